@@ -36,4 +36,319 @@ enum {
     TR_ESELF = -12      /* a process cannot do this to itself */
 };
 
+enum { TR_PRIORITY_LOW, TR_PRIORITY_NORMAL, TR_PRIORITY_HIGH, TR_PRIORITY_MAX };
+
+/* Where a process runs: on the engine's core workers, one slice at a time; or on the elastic pool,
+ * where it may block. TR_KIND_THREAD_OWN is a foreign thread that uses the engine. */
+enum { TR_KIND_CORE, TR_KIND_THREAD, TR_KIND_THREAD_OWN };
+
+enum { TR_STATUS_WAITING, TR_STATUS_RUNNABLE, TR_STATUS_RUNNING, TR_STATUS_EXITING };
+
+typedef struct tr_engine tr_engine;
+typedef struct tr_process tr_process;
+
+/* ---- Exit reasons -------------------------------------------------------------------------------
+ * An immutable, reference-counted value. The first six kinds are constants that need no counting. */
+
+enum {
+    TR_NORMAL,
+    TR_SHUTDOWN,
+    TR_KILL,
+    TR_KILLED,
+    TR_NOPROC,
+    TR_TIMEOUT,
+    TR_SHUTDOWN_WITH, /* ("shutdown", x): the term is the whole pair */
+    TR_OTHER          /* the term is the reason */
+};
+
+typedef struct tr_reason tr_reason;
+
+/* One of the constants, TR_NORMAL to TR_TIMEOUT. Never fails. */
+tr_reason *tr_reason_constant(int kind);
+
+/* A reason with a term; takes over the reference to the term. NULL when memory is short (the term is
+ * released). */
+tr_reason *tr_reason_new(tr_engine *engine, int kind, tr_term term);
+tr_reason *tr_reason_retain(tr_reason *reason);
+void tr_reason_release(tr_reason *reason);
+int tr_reason_kind(const tr_reason *reason);
+/* Borrowed; NULL for constants. */
+tr_term tr_reason_term(const tr_reason *reason);
+/* Whether this is a clean end: normal, shutdown or ("shutdown", x). */
+bool tr_reason_is_clean(const tr_reason *reason);
+
+/* ---- Messages -----------------------------------------------------------------------------------
+ * What a mailbox holds. A message owns its term and its reason. Kinds below TR_MESSAGE_USER are the
+ * engine's; a behaviour may use others between its own processes. */
+
+enum {
+    TR_MESSAGE_TERM,    /* term */
+    TR_MESSAGE_CAST,    /* term */
+    TR_MESSAGE_CALL,    /* from, ref, term: answer with tr_reply */
+    TR_MESSAGE_EXIT,    /* from, reason: a trapped exit signal */
+    TR_MESSAGE_DOWN,    /* from, ref, reason, term (the name that was watched, or NULL) */
+    TR_MESSAGE_STOP,    /* from, ref, reason: asked to end with this reason */
+    TR_MESSAGE_TIMEOUT, /* ref: a timer of the process's own */
+    TR_MESSAGE_USER = 16
+};
+
+typedef struct tr_message {
+    struct tr_message *next;
+    uint32_t kind;
+    uint32_t flags; /* the mailbox's own */
+    tr_pid from;
+    tr_ref ref;
+    tr_term term;
+    tr_reason *reason;
+    uint64_t number; /* for a behaviour's own kinds */
+} tr_message;
+
+/* An empty message of this kind, or NULL when memory is short. */
+tr_message *tr_message_new(uint32_t kind);
+
+/* Release what a message owns, and the message. */
+void tr_message_free(tr_engine *engine, tr_message *message);
+
+/* No limit, where a deadline is asked for. */
+#define TR_FOREVER UINT64_MAX
+
+/* ---- Host and behaviours ------------------------------------------------------------------------
+ * The host is the language above. An engine thread is "attached" while it may run host code. */
+
+typedef struct tr_host {
+    void *context;
+    /* Drop one reference. Any thread, attached or not; never called under a lock. */
+    void (*release)(void *context, tr_term term);
+    /* On a new engine thread, detached: make what attach needs; NULL on failure. */
+    void *(*thread_start)(void *context);
+    void (*thread_stop)(void *context, void *thread);
+    void (*attach)(void *context, void *thread);
+    void (*detach)(void *context, void *thread);
+    /* Make the code that this engine thread runs unwind soon (kill). The caller is attached. */
+    void (*interrupt)(void *context, void *thread);
+    /* Take an interrupt back that did not arrive. On the thread itself, attached. */
+    void (*interrupt_clear)(void *context, void *thread);
+    /* A callback returned in a forked child: end the child; does not return. */
+    void (*forked)(void *context);
+} tr_host;
+
+/* What a process does. Callbacks run attached, on the thread that runs the process, one at a time;
+ * none is called under a lock. */
+typedef struct tr_behaviour {
+    const char *name;
+    /* Around each slice; either may be NULL. A slice whose begin failed (not 0) ends the process
+     * with TR_KILLED. */
+    int (*begin)(tr_process *self, void *state);
+    void (*end)(tr_process *self, void *state);
+    /* Handle one message. Takes what the message owns by clearing its fields; the engine frees the
+     * rest. Ends the process by calling tr_exit_self. */
+    void (*handle)(tr_process *self, void *state, tr_message *message);
+    /* Instead of handle: run once, to the end; the process then ends, TR_NORMAL unless
+     * tr_exit_self was called. */
+    void (*run)(tr_process *self, void *state);
+    /* The process is gone: release its state. */
+    void (*release)(void *state);
+} tr_behaviour;
+
+/* ---- The engine ---------------------------------------------------------------------------------*/
+
+typedef struct tr_options {
+    uint32_t max_processes;     /* 0: 4,194,304 */
+    uint32_t max_threads;       /* workers, running and waiting; 0: 512 */
+    uint32_t parallel;          /* core workers that run at a time: 1 under an interpreter lock */
+    bool handoff;               /* a standby waits for the interpreter lock (see scheduler.h) */
+    uint64_t switch_interval;   /* ns after which the interpreter lock is taken by force */
+    bool virtual_time;          /* time moves only by tr_engine_advance */
+} tr_options;
+
+typedef struct tr_counters {
+    uint64_t processes;     /* alive now */
+    uint64_t spawned;
+    uint64_t slices;        /* turns given to processes */
+    uint64_t callbacks;
+    uint64_t handoffs;      /* callbacks that lost the core to another worker */
+    uint64_t run_queue;     /* waiting for a core worker now */
+    uint64_t elastic_queue; /* waiting for a thread of the elastic pool now */
+    uint64_t threads;       /* workers alive now */
+    uint64_t threads_idle;
+    uint64_t threads_detached; /* inside a callback that lost the core */
+    uint64_t threads_limit_hits;
+} tr_counters;
+
+/* Make an engine. No thread is started before there is work. NULL when memory is short. */
+tr_engine *tr_engine_new(const tr_options *options, const tr_host *host);
+
+/* Refuse new processes, end all processes with TR_SHUTDOWN, newest first, wait until `deadline`,
+ * then kill what is left, wait half a second more, and end the threads. Detached callers only (the
+ * host must be able to run meanwhile). Returns the number of threads that had to be left behind
+ * because their callback did not return; the engine must then not be freed. Idempotent. */
+int tr_engine_stop(tr_engine *engine, uint64_t deadline);
+
+/* Free a stopped engine that left no thread behind. */
+void tr_engine_free(tr_engine *engine);
+
+bool tr_engine_stopping(const tr_engine *engine);
+/* A random number that tells this engine from any other, of other programs too. Never 0. */
+uint64_t tr_engine_id(const tr_engine *engine);
+uint64_t tr_now(const tr_engine *engine);
+/* Virtual time only: move the clock to `now` and fire what is due. */
+void tr_engine_advance(tr_engine *engine, uint64_t now);
+void tr_engine_counters(tr_engine *engine, tr_counters *counters);
+tr_ref tr_ref_new(tr_engine *engine);
+
+/* Around fork(2), on the forking thread. In the child the engine is dead for good: every call answers
+ * TR_ESTOPPED, its memory is left alone, and its threads are not there. */
+void tr_engine_fork_prepare(tr_engine *engine);
+void tr_engine_fork_parent(tr_engine *engine);
+void tr_engine_fork_child(tr_engine *engine);
+
+/* ---- Processes ----------------------------------------------------------------------------------*/
+
+typedef struct tr_spawn_options {
+    int kind;
+    int priority;
+    bool link;          /* to the calling process */
+    bool monitor;       /* by the calling process; *ref gets the Ref */
+    const char *name;   /* or NULL */
+    bool enter;         /* the calling thread runs the process itself until tr_leave */
+} tr_spawn_options;
+
+/* Make a process. Takes over `state`, also on failure (behaviour->release). With `enter` the new
+ * process becomes the calling thread's current process and receives nothing until tr_leave.
+ * On TR_ENAME *pid is the holder of the name. Attached callers only. */
+int tr_spawn(tr_engine *engine, const tr_spawn_options *options, const tr_behaviour *behaviour,
+             void *state, tr_pid *pid, tr_ref *ref);
+
+/* End what `enter` began: the process goes on on the engine's workers (or is buried when it ended)
+ * and the caller's own process is current again. */
+void tr_leave(tr_engine *engine);
+
+/* The process of the calling thread; a foreign thread gets one of its own on first use. NULL when
+ * memory is short or the engine is stopping. */
+tr_process *tr_self(tr_engine *engine);
+/* The same without making one. */
+tr_process *tr_self_or_null(tr_engine *engine);
+tr_pid tr_process_pid(const tr_process *process);
+tr_pid tr_process_parent(const tr_process *process);
+tr_engine *tr_process_engine(const tr_process *process);
+void *tr_process_state(const tr_process *process);
+const tr_behaviour *tr_process_behaviour(const tr_process *process);
+int tr_process_kind(const tr_process *process);
+/* Whether the process has been ended while it still runs. */
+bool tr_process_is_dead(const tr_process *process);
+/* The reason of a dead process that is still running (own reference), else NULL. */
+tr_reason *tr_process_reason(tr_process *process);
+/* For a foreign thread whose process was ended: forget it, so that tr_self makes a fresh one. */
+void tr_self_renew(tr_engine *engine);
+
+/* Borrow another process's state for a moment: NULL if dead, else call tr_process_release after. */
+tr_process *tr_process_acquire(tr_engine *engine, tr_pid pid);
+void tr_process_release(tr_process *process);
+
+bool tr_alive(tr_engine *engine, tr_pid pid);
+
+typedef struct tr_info {
+    tr_pid pid, parent;
+    int status, priority, kind;
+    bool trap_exit;
+    uint64_t message_queue_len, reductions, memory;
+    char name[256]; /* cut; empty if none */
+} tr_info;
+
+/* TR_EDEAD if it does not run. */
+int tr_process_info(tr_engine *engine, tr_pid pid, tr_info *info);
+enum { TR_LINKS, TR_MONITORS, TR_MONITORED_BY };
+/* Pids linked to / watched by / watching `pid`; fills at most `size`, returns how many there are. */
+size_t tr_process_bonds(tr_engine *engine, tr_pid pid, int which, tr_pid *pids, size_t size);
+/* Pids of all processes, exiting ones too, oldest slot first; same convention. */
+size_t tr_processes(tr_engine *engine, tr_pid *pids, size_t size);
+
+/* ---- Messages between processes -----------------------------------------------------------------*/
+
+/* Put `message` at the end of the mailbox of `pid`. Takes it over, also on failure. Never blocks.
+ * TR_EDEAD if no such process runs, which most senders ignore. O(1). */
+int tr_send_message(tr_engine *engine, tr_pid pid, tr_message *message);
+
+/* The same for a plain term. Takes over the reference. */
+int tr_send(tr_engine *engine, tr_pid pid, uint32_t kind, tr_term term);
+
+/* The oldest message of the calling process's own mailbox that `match` accepts (NULL: any), taken
+ * out of it; NULL if there is none. *cursor remembers what was looked at: start with NULL, pass it
+ * again after a wait, and only newer messages are looked at. */
+tr_message *tr_receive(tr_process *self, bool (*match)(const tr_message *message, void *context),
+                       void *context, void **cursor);
+
+/* Wait until something new may be in the own mailbox. Detached callers only. TR_OK, TR_ETIMEDOUT,
+ * TR_EINTR (a signal), TR_EKILLED (the process was ended). */
+int tr_wait(tr_process *self, uint64_t deadline);
+
+/* A call. tr_call sends the request with a fresh ref and registers the caller for the answer or the
+ * callee's end; then tr_call_wait as tr_wait until it answers TR_OK; then exactly one of *reply
+ * (owned) and *reason (owned) is set. Giving up: tr_call_cancel, after which a late answer is
+ * dropped; it answers TR_OK if the answer was faster, to be taken as after tr_call_wait.
+ * kind is TR_MESSAGE_CALL, or TR_MESSAGE_STOP with `reason`. One call at a time and process.
+ * Takes over term and reason, also on failure. TR_EDEAD, TR_ESELF, TR_EDEADLOCK (cycle: up to `size`
+ * pids in `cycle`, *length set), TR_ENOMEM. */
+typedef struct tr_call_options {
+    uint32_t kind;
+    tr_term term;
+    tr_reason *reason;
+    tr_pid *cycle;
+    size_t size;
+    size_t length;
+} tr_call_options;
+int tr_call(tr_process *self, tr_pid callee, tr_call_options *options);
+int tr_call_wait(tr_process *self, uint64_t deadline);
+int tr_call_cancel(tr_process *self);
+void tr_call_take(tr_process *self, tr_term *reply, tr_reason **reason);
+
+/* Answer a call. Takes over the term. Works once; later or late answers are dropped. */
+void tr_reply(tr_engine *engine, tr_pid caller, tr_ref ref, tr_term term);
+
+/* ---- Links, monitors, exits, names --------------------------------------------------------------
+ * All O(1) but where said; serialised by one lock of the engine's. */
+
+/* TR_EDEAD if `pid` does not run. Linking oneself does nothing. O(smaller number of links). */
+int tr_link(tr_process *self, tr_pid pid);
+void tr_unlink(tr_process *self, tr_pid pid);
+
+/* Watch `pid`, or the present holder of `name` (`label` is then what Down carries; taken over). A
+ * process that does not run gives an immediate Down with TR_NOPROC. */
+int tr_monitor(tr_process *self, tr_pid pid, tr_term label, tr_ref *ref);
+/* Whether a monitor was removed before it fired. With flush a Down in the mailbox is removed. */
+bool tr_demonitor(tr_process *self, tr_ref ref, bool flush);
+
+/* Send an exit signal; takes over the reason. Attached callers only. */
+void tr_exit(tr_engine *engine, tr_pid from, tr_pid pid, tr_reason *reason);
+/* End the calling process; takes over the reason. The caller then returns from its callback. */
+void tr_exit_self(tr_process *self, tr_reason *reason);
+/* The previous flag. */
+bool tr_trap_exit(tr_process *self, bool trap);
+
+/* TR_ENAME: taken, *holder is set (0 when `pid` itself has a name already); TR_EDEAD. */
+int tr_register(tr_engine *engine, const char *name, tr_pid pid, tr_pid *holder);
+/* TR_EDEAD if nobody holds it. */
+int tr_unregister(tr_engine *engine, const char *name);
+/* 0 if nobody holds it. */
+tr_pid tr_whereis(tr_engine *engine, const char *name);
+/* Calls `visit` for each name under the engine's lock: it must only copy. */
+void tr_registered(tr_engine *engine, void (*visit)(void *context, const char *name, tr_pid pid),
+                   void *context);
+/* Copies the name of `pid` into `buffer` (cut to size, ended with 0); false if it has none. */
+bool tr_name_of(tr_engine *engine, tr_pid pid, char *buffer, size_t size);
+
+/* ---- Timers -------------------------------------------------------------------------------------*/
+
+typedef struct tr_timer tr_timer;
+
+/* Send `message` to `pid`, or to the then holder of `name`, at `deadline`. Takes over the message.
+ * A timer to a pid is dropped when that process ends (at the latest when it is due). The caller owns
+ * one reference to *timer and gives it back with tr_timer_release, which does not cancel. */
+int tr_timer_start(tr_engine *engine, tr_pid pid, const char *name, tr_message *message,
+                   uint64_t deadline, tr_timer **timer);
+/* Nanoseconds that were left, or -1 if it had fired or was cancelled. */
+int64_t tr_timer_cancel(tr_timer *timer);
+int64_t tr_timer_remaining(tr_timer *timer);
+void tr_timer_release(tr_timer *timer);
+
 #endif
