@@ -1,0 +1,1 @@
+"""Programs that run by themselves; the package carries them as ``tailrace._examples``."""
