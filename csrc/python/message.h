@@ -1,0 +1,90 @@
+/* message.h: what the C parts of the pipeline share: the Message type and the state of the module.
+ *
+ * A Message belongs to whoever holds it: nobody else may touch it meanwhile, so its data needs no
+ * lock. The other attributes are read and set under the object's critical section (nothing under
+ * the GIL), so that even code that breaks this rule cannot break the interpreter.
+ *
+ * module.c embeds one tr_message_state (zeroed), answers tr_message_state_of, and forwards m_traverse,
+ * m_clear and m_free. Every function here is called attached. */
+#ifndef TR_PYTHON_MESSAGE_H
+#define TR_PYTHON_MESSAGE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+
+#if PY_VERSION_HEX < 0x030D0000
+#define Py_BEGIN_CRITICAL_SECTION(object) {
+#define Py_END_CRITICAL_SECTION() }
+#endif
+
+enum { MESSAGE_OK, MESSAGE_FAILED, MESSAGE_EXCEPTION };
+
+typedef struct message_object {
+    PyObject_HEAD
+    PyObject *data;         /* owned; NULL only after `del message.data` */
+    PyObject *metadata;     /* owned dict; NULL until somebody looks */
+    PyObject *acknowledger; /* owned triple; NULL: nobody is told */
+    PyObject *batcher;      /* owned str; NULL: "default" */
+    PyObject *batch_key;    /* owned; NULL: "default" */
+    PyObject *reason;       /* owned; NULL while ok */
+    uint8_t status;         /* MESSAGE_OK, ... */
+    bool exit;              /* of an exception: its kind is "exit", not "error" */
+    bool flush;             /* batch mode */
+} message_object;
+
+#define MESSAGE_FREE_LIST 512
+
+typedef struct tr_message_state {
+    PyTypeObject *message_type; /* all owned */
+    PyTypeObject *ledger_type;
+    PyTypeObject *loop_type;
+    PyTypeObject *batches_type;
+    PyTypeObject *open_batch_type;
+    PyTypeObject *limiter_type;
+    PyObject *word_default, *word_ok, *word_failed, *word_exception, *word_error, *word_exit,
+        *word_bulk, *word_flush, *word_size, *word_timeout, *word_ack, *word_configure, *word_emit,
+        *word_cont;
+#ifndef Py_GIL_DISABLED
+    message_object *spare; /* dead messages, chained through data; memory only */
+    int spares;
+#endif
+} tr_message_state;
+
+/* Defined by module.c. */
+tr_message_state *tr_message_state_of(PyObject *module);
+
+/* Add the pipeline's types and functions to the module; 0, or -1 with an exception set. */
+int tr_message_init(PyObject *module);
+int tr_message_traverse(tr_message_state *state, visitproc visit, void *arg);
+void tr_message_clear(tr_message_state *state);
+/* Everything, the words too, which messages may need until the last of them is gone. */
+void tr_message_free_state(tr_message_state *state);
+
+/* ---- Between message.c and its neighbours ------------------------------------------------------ */
+
+int tr_message_loop_init(PyObject *module, tr_message_state *state);
+int tr_open_batches_init(PyObject *module, tr_message_state *state);
+int tr_rate_limit_init(PyObject *module, tr_message_state *state);
+
+static inline bool is_message(const tr_message_state *state, PyObject *object) {
+    return Py_IS_TYPE(object, state->message_type);
+}
+
+/* A new message around `data`; `acknowledger` is a triple or NULL. Both borrowed. */
+PyObject *tr_message_new_object(tr_message_state *state, PyObject *data, PyObject *acknowledger);
+
+/* Make the message an exception: reason borrowed. */
+void tr_message_set_exception(message_object *message, PyObject *reason, bool exit);
+
+/* The acknowledger, a new reference or NULL. */
+PyObject *tr_message_acknowledger(message_object *message);
+
+/* The exception being raised, as an object of its own and no longer raised. Owned. */
+PyObject *tr_message_take_exception(void);
+
+/* Make a type from its spec, keep it in *type and, if `shown`, put it into the module. */
+int tr_message_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type, bool shown);
+
+#endif

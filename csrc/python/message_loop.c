@@ -1,0 +1,566 @@
+/* message_loop.c: the loops over messages that run once per chunk or batch.
+ *
+ * Ledger       what became of a pipeline's messages, and whether it has been halted. One per
+ *              pipeline, used by all its workers: counters are atomic and grow once per chunk.
+ * MessageLoop  a processor's handle_events: calls handle_message for each message of a chunk,
+ *              settles what failed, acknowledges, and answers what goes on to the batchers. Belongs
+ *              to one worker.
+ * wrap, pull   turn events, or what an iterator yields, into messages.
+ * split        sorts messages by status.
+ *
+ * On the way that nearly all messages take (handle_message returns the message it was given, ok,
+ * and nobody waits for an acknowledgement) a chunk allocates nothing and calls no other Python code:
+ * the list that came in is the list that goes on. Everything else (an exception, a failed message,
+ * an acknowledger) is handed to Python functions, at most once per failed message or chunk.
+ *
+ * References: lists and messages are owned by the callers throughout; "borrowed" is said. */
+#include "message.h"
+
+#include <stdatomic.h>
+#include <structmember.h>
+#include <time.h>
+
+/* ---- Ledger ------------------------------------------------------------------------------------- */
+
+enum { SUCCESSFUL, FAILED, RETRIED, DEAD, COUNTERS };
+
+typedef struct ledger {
+    PyObject_HEAD
+    _Atomic unsigned long long counters[COUNTERS];
+    _Atomic bool halted;
+} ledger;
+
+static PyObject *ledger_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, ":Ledger", names))
+        return NULL;
+    return type->tp_alloc(type, 0); /* zeroed */
+}
+
+static void plain_dealloc(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static void count(ledger *self, int counter, Py_ssize_t number) {
+    if (number > 0)
+        atomic_fetch_add_explicit(&self->counters[counter], (unsigned long long)number,
+                                  memory_order_relaxed);
+}
+
+static PyObject *ledger_counter(PyObject *self, void *closure) {
+    return PyLong_FromUnsignedLongLong(((ledger *)self)->counters[(intptr_t)closure]);
+}
+
+static PyObject *ledger_add(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"successful", "failed", "retried", "dead", NULL};
+    Py_ssize_t numbers[COUNTERS] = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|nnnn:add", names, &numbers[SUCCESSFUL],
+                                     &numbers[FAILED], &numbers[RETRIED], &numbers[DEAD]))
+        return NULL;
+    for (int i = 0; i < COUNTERS; i++)
+        count((ledger *)self, i, numbers[i]);
+    Py_RETURN_NONE;
+}
+
+static PyObject *ledger_halt(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    ((ledger *)self)->halted = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *ledger_halted(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(((ledger *)self)->halted);
+}
+
+static PyGetSetDef ledger_attributes[] = {
+    {"successful", ledger_counter, NULL, "int: acknowledged as successful.", (void *)SUCCESSFUL},
+    {"failed", ledger_counter, NULL, "int: acknowledged as failed.", (void *)FAILED},
+    {"retried", ledger_counter, NULL, "int: runs repeated.", (void *)RETRIED},
+    {"dead", ledger_counter, NULL, "int: taken by the dead letter.", (void *)DEAD},
+    {"halted", ledger_halted, NULL, "bool: whether no further callback may start.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
+static PyMethodDef ledger_methods[] = {
+    {"add", (PyCFunction)(void (*)(void))ledger_add, METH_VARARGS | METH_KEYWORDS,
+     "add($self, successful=0, failed=0, retried=0, dead=0)\n--\n\nCount messages."},
+    {"halt", ledger_halt, METH_NOARGS,
+     "halt($self, /)\n--\n\nStart no further callback of the pipeline's."},
+    {NULL, NULL, 0, NULL}};
+
+static PyType_Slot ledger_slots[] = {
+    {Py_tp_doc, "Ledger()\n--\n\nWhat became of a pipeline's messages, and whether it was halted."},
+    {Py_tp_new, ledger_new},
+    {Py_tp_dealloc, plain_dealloc},
+    {Py_tp_getset, ledger_attributes},
+    {Py_tp_methods, ledger_methods},
+    {0, NULL}};
+
+static PyType_Spec ledger_spec = {
+    .name = "tailrace._core.Ledger",
+    .basicsize = sizeof(ledger),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = ledger_slots,
+};
+
+/* ---- MessageLoop -------------------------------------------------------------------------------- */
+
+typedef struct message_loop {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    tr_message_state *state; /* of the module that the type keeps alive */
+    PyObject *function;      /* handle_message, owned; of a bound method the function ... */
+    PyObject *receiver;      /* ... and the object, owned, or NULL */
+    PyObject *batchers;      /* frozenset of names, owned; NULL: there are none */
+    PyObject *known;         /* the name found in batchers last, owned or NULL */
+    ledger *ledger;          /* owned */
+    PyObject *on_error;      /* owned: (message, exception) -> whether the message was taken away */
+    PyObject *on_failed;     /* owned: (failed) -> failed, before they are acknowledged */
+    PyObject *acknowledge;   /* owned: (successful, failed), does not raise for an acknowledger */
+} message_loop;
+
+static PyObject *call_handler(message_loop *self, PyObject *message) {
+    PyObject *args[3] = {NULL, self->receiver, message};
+    if (self->receiver)
+        return PyObject_Vectorcall(self->function, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                   NULL);
+    return PyObject_Vectorcall(self->function, args + 2, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
+
+static void refuse_batcher(message_loop *self, PyObject *name) {
+    PyObject *names = PySequence_List(self->batchers);
+    if (names && PyList_Sort(names) == 0)
+        PyErr_Format(PyExc_RuntimeError, "unknown batcher %R; the batchers are %R", name, names);
+    Py_XDECREF(names);
+}
+
+/* Whether the batcher of this ok message exists; otherwise an exception is set (P70). */
+static bool batcher_exists(message_loop *self, message_object *message) {
+    PyObject *name = message->batcher ? message->batcher : self->state->word_default;
+    if (name == self->known)
+        return true;
+    Py_INCREF(name);
+    int found = PySet_Contains(self->batchers, name);
+    if (found > 0)
+        Py_XSETREF(self->known, Py_NewRef(name));
+    else if (found == 0)
+        refuse_batcher(self, name);
+    Py_DECREF(name);
+    return found > 0;
+}
+
+/* Run the handler on one message. Answers the message that came of it (owned), ok or failed by its
+ * own mark; NULL with an exception set if the handler raised, returned something else, or chose a
+ * batcher that does not exist. */
+static PyObject *handle_one(message_loop *self, PyObject *message) {
+    PyObject *result = call_handler(self, message);
+    if (!result)
+        return NULL;
+    if (result != message && !is_message(self->state, result)) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "handle_message: expected the message to be returned, got %R", result);
+        Py_DECREF(result);
+        return NULL;
+    }
+    message_object *handled = (message_object *)result;
+    if (handled->status == MESSAGE_OK && self->batchers && !batcher_exists(self, handled)) {
+        Py_DECREF(result);
+        return NULL;
+    }
+    return result;
+}
+
+static int append(PyObject **list, PyObject *item) {
+    if (!*list && !(*list = PyList_New(0)))
+        return -1;
+    return PyList_Append(*list, item);
+}
+
+/* The handler raised on `message`, which had `data` (borrowed, may be NULL): mark the message as it
+ * was given (P66) and let Python judge. */
+static int handle_error(message_loop *self, PyObject *message, PyObject *data, PyObject **failed) {
+    PyObject *exception = tr_message_take_exception();
+    if (!exception)
+        return -1;
+    PyObject *old = ((message_object *)message)->data;
+    ((message_object *)message)->data = Py_XNewRef(data);
+    Py_XDECREF(old);
+    PyObject *args[2] = {message, exception};
+    PyObject *answer = PyObject_Vectorcall(self->on_error, args, 2, NULL);
+    Py_DECREF(exception);
+    if (!answer)
+        return -1;
+    int taken = PyObject_IsTrue(answer);
+    Py_DECREF(answer);
+    if (taken != 0)
+        return taken < 0 ? -1 : 0;
+    return append(failed, message);
+}
+
+/* Handle events[index] and put what comes of it at events[*kept], or into *failed, or nowhere. */
+static int step(message_loop *self, PyObject *events, Py_ssize_t index, Py_ssize_t *kept,
+                PyObject **failed, bool *told) {
+    PyObject *message = Py_NewRef(PyList_GET_ITEM(events, index));
+    PyObject *data = NULL, *result = NULL;
+    int outcome = -1;
+    if (!is_message(self->state, message)) {
+        PyErr_Format(PyExc_RuntimeError, "expected a Message, got %R", message);
+        goto done;
+    }
+    data = Py_XNewRef(((message_object *)message)->data);
+    result = handle_one(self, message);
+    if (!result) {
+        outcome = handle_error(self, message, data, failed);
+        goto done;
+    }
+    message_object *handled = (message_object *)result;
+    if (handled->status != MESSAGE_OK) {
+        outcome = append(failed, result);
+        goto done;
+    }
+    *told = *told || handled->acknowledger;
+    outcome = 0;
+    if (result != message || *kept != index) {
+        PyObject *old = PyList_GET_ITEM(events, *kept);
+        PyList_SET_ITEM(events, *kept, Py_NewRef(result));
+        Py_DECREF(old);
+    }
+    ++*kept;
+done:
+    Py_XDECREF(result);
+    Py_XDECREF(data);
+    Py_DECREF(message);
+    return outcome;
+}
+
+/* handle_failed and dead letters: *failed becomes what is acknowledged as failed. */
+static int settle(message_loop *self, PyObject **failed) {
+    PyObject *settled = PyObject_CallOneArg(self->on_failed, *failed);
+    if (!settled)
+        return -1;
+    Py_SETREF(*failed, settled);
+    if (PyList_Check(settled))
+        return 0;
+    PyErr_Format(PyExc_TypeError, "expected a list of failed messages, got %R", settled);
+    return -1;
+}
+
+/* Acknowledge a finished chunk: all of it, or with batchers only what failed. */
+static int acknowledge(message_loop *self, PyObject *done, PyObject *failed, bool told) {
+    Py_ssize_t lost = failed ? PyList_GET_SIZE(failed) : 0;
+    if (lost > 0 || told) {
+        PyObject *good = self->batchers ? PyList_New(0) : Py_NewRef(done);
+        PyObject *bad = failed ? Py_NewRef(failed) : PyList_New(0);
+        PyObject *answer = NULL;
+        if (good && bad)
+            answer = PyObject_CallFunctionObjArgs(self->acknowledge, good, bad, NULL);
+        Py_XDECREF(good);
+        Py_XDECREF(bad);
+        if (!answer)
+            return -1;
+        Py_DECREF(answer);
+    }
+    if (!self->batchers)
+        count(self->ledger, SUCCESSFUL, PyList_GET_SIZE(done));
+    count(self->ledger, FAILED, lost);
+    return 0;
+}
+
+static PyObject *run_chunk(message_loop *self, PyObject *events) {
+    PyObject *failed = NULL, *answer = NULL;
+    Py_ssize_t kept = 0;
+    bool told = false;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(events); i++) {
+        if (atomic_load_explicit(&self->ledger->halted, memory_order_relaxed)) {
+            answer = Py_NewRef(Py_None);
+            goto done;
+        }
+        if (step(self, events, i, &kept, &failed, &told) < 0)
+            goto done;
+    }
+    if (kept < PyList_GET_SIZE(events) &&
+        PyList_SetSlice(events, kept, PyList_GET_SIZE(events), NULL) < 0)
+        goto done;
+    if (failed && settle(self, &failed) < 0)
+        goto done;
+    if (acknowledge(self, events, failed, told && !self->batchers) < 0)
+        goto done;
+    answer = Py_NewRef(self->batchers && kept > 0 ? events : Py_None);
+done:
+    Py_XDECREF(failed);
+    return answer;
+}
+
+/* loop(events, sender=None): as handle_events is called. */
+static PyObject *loop_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf,
+                                 PyObject *names) {
+    Py_ssize_t count = PyVectorcall_NARGS(nargsf);
+    if (count < 1 || count > 2 || (names && PyTuple_GET_SIZE(names) > 0)) {
+        PyErr_SetString(PyExc_TypeError, "expected (events, sender)");
+        return NULL;
+    }
+    if (!PyList_CheckExact(args[0])) {
+        PyErr_Format(PyExc_TypeError, "events: expected a list, got %R", args[0]);
+        return NULL;
+    }
+    PyObject *events = Py_NewRef(args[0]);
+    PyObject *answer = run_chunk((message_loop *)self, events);
+    Py_DECREF(events);
+    return answer;
+}
+
+static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"handle_message", "batchers",  "ledger",      "on_error",
+                            "on_failed",      "acknowledge", NULL};
+    PyObject *handler, *batchers, *book, *on_error, *on_failed, *acknowledge;
+    tr_message_state *state = tr_message_state_of(PyType_GetModule(type));
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO!OOO:MessageLoop", names, &handler,
+                                     &batchers, state->ledger_type, &book, &on_error, &on_failed,
+                                     &acknowledge))
+        return NULL;
+    if (batchers != Py_None && !PyFrozenSet_CheckExact(batchers)) {
+        PyErr_SetString(PyExc_TypeError, "batchers: expected None or a frozenset");
+        return NULL;
+    }
+    message_loop *self = (message_loop *)type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    bool bound = PyMethod_Check(handler);
+    self->vectorcall = loop_vectorcall;
+    self->state = state;
+    self->function = Py_NewRef(bound ? PyMethod_GET_FUNCTION(handler) : handler);
+    self->receiver = bound ? Py_NewRef(PyMethod_GET_SELF(handler)) : NULL;
+    self->batchers = batchers == Py_None ? NULL : Py_NewRef(batchers);
+    self->ledger = (ledger *)Py_NewRef(book);
+    self->on_error = Py_NewRef(on_error);
+    self->on_failed = Py_NewRef(on_failed);
+    self->acknowledge = Py_NewRef(acknowledge);
+    return (PyObject *)self;
+}
+
+static int loop_traverse(PyObject *object, visitproc visit, void *arg) {
+    message_loop *self = (message_loop *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->function);
+    Py_VISIT(self->receiver);
+    Py_VISIT(self->ledger);
+    Py_VISIT(self->on_error);
+    Py_VISIT(self->on_failed);
+    Py_VISIT(self->acknowledge);
+    return 0;
+}
+
+/* What the loop still needs while a call of it runs is kept: only the ways back to it are cut. */
+static int loop_clear(PyObject *object) {
+    message_loop *self = (message_loop *)object;
+    Py_CLEAR(self->receiver);
+    Py_CLEAR(self->function);
+    Py_CLEAR(self->on_error);
+    Py_CLEAR(self->on_failed);
+    Py_CLEAR(self->acknowledge);
+    return 0;
+}
+
+static void loop_dealloc(PyObject *object) {
+    message_loop *self = (message_loop *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    loop_clear(object);
+    Py_CLEAR(self->batchers);
+    Py_CLEAR(self->known);
+    Py_CLEAR(self->ledger);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMemberDef loop_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(message_loop, vectorcall), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL}};
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc, "MessageLoop(handle_message, batchers, ledger, on_error, on_failed, acknowledge)\n"
+                "--\n\nA processor's handle_events."},
+    {Py_tp_new, loop_new},
+    {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_traverse, loop_traverse},
+    {Py_tp_clear, loop_clear},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_members, loop_members},
+    {0, NULL}};
+
+static PyType_Spec loop_spec = {
+    .name = "tailrace._core.MessageLoop",
+    .basicsize = sizeof(message_loop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = loop_slots,
+};
+
+/* ---- Functions ---------------------------------------------------------------------------------- */
+
+/* wrap(items, acknowledger=None): a new list with a message around each item. */
+static PyObject *wrap(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    tr_message_state *state = tr_message_state_of(module);
+    if (count < 1 || count > 2 || !PyList_CheckExact(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "wrap: expected (list, acknowledger)");
+        return NULL;
+    }
+    PyObject *acknowledger = count > 1 && args[1] != Py_None ? args[1] : NULL;
+    Py_ssize_t size = PyList_GET_SIZE(args[0]);
+    PyObject *messages = PyList_New(size);
+    for (Py_ssize_t i = 0; messages && i < size; i++) {
+        PyObject *item = Py_NewRef(PyList_GET_ITEM(args[0], i));
+        PyObject *message = tr_message_new_object(state, item, acknowledger);
+        Py_DECREF(item);
+        if (!message)
+            Py_CLEAR(messages);
+        else
+            PyList_SET_ITEM(messages, i, message);
+    }
+    return messages;
+}
+
+static int64_t coarse_now(void) {
+    struct timespec now;
+#ifdef CLOCK_MONOTONIC_COARSE
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* pull(iterator, n, into, as_messages, patience): append up to n items, as messages if wanted, to
+ * the list `into`, until the iterator ends or `patience` nanoseconds are over. Whether it ended. What
+ * was pulled before an exception is in the list. */
+static PyObject *pull(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    tr_message_state *state = tr_message_state_of(module);
+    if (count != 5 || !PyIter_Check(args[0]) || !PyList_CheckExact(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "pull: expected (iterator, n, list, bool, int)");
+        return NULL;
+    }
+    Py_ssize_t wanted = PyLong_AsSsize_t(args[1]);
+    int as_messages = PyObject_IsTrue(args[3]);
+    int64_t patience = PyLong_AsLongLong(args[4]);
+    if (PyErr_Occurred())
+        return NULL;
+    iternextfunc next = Py_TYPE(args[0])->tp_iternext;
+    int64_t started = coarse_now();
+    for (Py_ssize_t i = 0; i < wanted; i++) {
+        PyObject *item = next(args[0]);
+        if (!item) {
+            if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_StopIteration))
+                return NULL;
+            PyErr_Clear();
+            Py_RETURN_TRUE;
+        }
+        if (as_messages)
+            Py_SETREF(item, tr_message_new_object(state, item, NULL));
+        int failed = item ? PyList_Append(args[2], item) : -1;
+        Py_XDECREF(item);
+        if (failed)
+            return NULL;
+        if (coarse_now() - started >= patience)
+            break;
+    }
+    Py_RETURN_FALSE;
+}
+
+/* split(messages): (ok, failed), each in order; RuntimeError quoting what is no list of messages. */
+static PyObject *split(PyObject *module, PyObject *messages) {
+    tr_message_state *state = tr_message_state_of(module);
+    if (!PyList_Check(messages)) {
+        PyErr_Format(PyExc_RuntimeError, "expected a list of messages, got %R", messages);
+        return NULL;
+    }
+    PyObject *ok = PyList_New(0), *failed = PyList_New(0);
+    if (!ok || !failed)
+        goto fail;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(messages); i++) {
+        PyObject *item = PyList_GET_ITEM(messages, i); /* borrowed from a list nobody else has */
+        if (!is_message(state, item)) {
+            PyErr_Format(PyExc_RuntimeError, "expected a list of messages, got %R in %R", item,
+                         messages);
+            goto fail;
+        }
+        bool good = ((message_object *)item)->status == MESSAGE_OK;
+        if (PyList_Append(good ? ok : failed, item) < 0)
+            goto fail;
+    }
+    return Py_BuildValue("(NN)", ok, failed);
+fail:
+    Py_XDECREF(ok);
+    Py_XDECREF(failed);
+    return NULL;
+}
+
+/* run_batch(handle_batch, batcher, messages, info): (None, ok, failed, number returned), or, if it
+ * raised or answered no list of messages, (exception, [], messages as received, 0): also with the
+ * data they had (P94). */
+static PyObject *run_batch(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    PyObject *copy = NULL, *data = NULL, *returned = NULL, *halves = NULL, *answer = NULL;
+    if (count != 4 || !PyList_CheckExact(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "run_batch: expected (callable, str, list, BatchInfo)");
+        return NULL;
+    }
+    Py_ssize_t size = PyList_GET_SIZE(args[2]);
+    copy = PyList_GetSlice(args[2], 0, size);
+    data = PyTuple_New(size);
+    if (!copy || !data)
+        goto done;
+    for (Py_ssize_t i = 0; i < size; i++) {
+        message_object *message = (message_object *)PyList_GET_ITEM(copy, i);
+        PyTuple_SET_ITEM(data, i, Py_NewRef(message->data ? message->data : Py_None));
+    }
+    returned = PyObject_Vectorcall(args[0], args + 1, 3, NULL);
+    if (returned)
+        halves = split(module, returned);
+    if (halves) {
+        answer = Py_BuildValue("(OOOn)", Py_None, PyTuple_GET_ITEM(halves, 0),
+                               PyTuple_GET_ITEM(halves, 1), PyList_GET_SIZE(returned));
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < size; i++) {
+        message_object *message = (message_object *)PyList_GET_ITEM(copy, i);
+        Py_XSETREF(message->data, Py_NewRef(PyTuple_GET_ITEM(data, i)));
+    }
+    answer = Py_BuildValue("(N[]Oi)", tr_message_take_exception(), copy, 0);
+done:
+    Py_XDECREF(copy);
+    Py_XDECREF(data);
+    Py_XDECREF(returned);
+    Py_XDECREF(halves);
+    return answer;
+}
+
+/* set_exception(message, exception, exit, data=...): mark a message as an exception. */
+static PyObject *set_exception(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    tr_message_state *state = tr_message_state_of(module);
+    if (count != 3 || !is_message(state, args[0])) {
+        PyErr_SetString(PyExc_TypeError, "set_exception: expected (Message, exception, bool)");
+        return NULL;
+    }
+    tr_message_set_exception((message_object *)args[0], args[1], args[2] == Py_True);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"wrap", (PyCFunction)(void (*)(void))wrap, METH_FASTCALL,
+     "wrap(items, acknowledger=None, /)\n--\n\nA list with a message around each item."},
+    {"pull", (PyCFunction)(void (*)(void))pull, METH_FASTCALL,
+     "pull(iterator, n, into, as_messages, patience, /)\n--\n\nAppend up to n items; whether the "
+     "iterator ended."},
+    {"split", split, METH_O, "split(messages, /)\n--\n\nThe ok ones and the others, in order."},
+    {"run_batch", (PyCFunction)(void (*)(void))run_batch, METH_FASTCALL,
+     "run_batch(handle_batch, batcher, messages, info, /)\n--\n\n(exception or None, ok, failed, "
+     "number returned)."},
+    {"set_exception", (PyCFunction)(void (*)(void))set_exception, METH_FASTCALL,
+     "set_exception(message, exception, exit, /)\n--\n\nMark a message as an exception."},
+    {NULL, NULL, 0, NULL}};
+
+int tr_message_loop_init(PyObject *module, tr_message_state *state) {
+    if (tr_message_add_type(module, &ledger_spec, &state->ledger_type, true) < 0 ||
+        tr_message_add_type(module, &loop_spec, &state->loop_type, true) < 0)
+        return -1;
+    return PyModule_AddFunctions(module, functions);
+}
