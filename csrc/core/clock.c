@@ -10,13 +10,17 @@ void tri_clock_init(tri_clock *clock, bool virtual_time) {
     atomic_init(&clock->virtual_now, 0);
 }
 
+uint64_t tri_clock_monotonic(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail: the clock exists and `now` is writable */
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 uint64_t tri_clock_now(const tri_clock *clock) {
     if (clock->virtual_time) {
         return atomic_load_explicit(&clock->virtual_now, memory_order_acquire);
     }
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail: the clock exists and `now` is writable */
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return tri_clock_monotonic();
 }
 
 void tri_clock_advance(tri_clock *clock, uint64_t to_ns) {

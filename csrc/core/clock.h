@@ -19,6 +19,9 @@ typedef struct tri_clock {
 /* Virtual time starts at 0. */
 void tri_clock_init(tri_clock *clock, bool virtual_time);
 
+/* CLOCK_MONOTONIC, whatever the clock of the engine. */
+uint64_t tri_clock_monotonic(void);
+
 uint64_t tri_clock_now(const tri_clock *clock);
 
 /* Moves virtual time on to to_ns; a time already passed changes nothing. Virtual clocks only. */

@@ -124,7 +124,8 @@ typedef struct tr_host {
     void (*thread_stop)(void *context, void *thread);
     void (*attach)(void *context, void *thread);
     void (*detach)(void *context, void *thread);
-    /* Make the code that this engine thread runs unwind soon (kill). The caller is attached. */
+    /* Make the code that this engine thread runs unwind soon (kill). The caller is attached and may
+     * hold a lock of the engine's: must not call it back. */
     void (*interrupt)(void *context, void *thread);
     /* Take an interrupt back that did not arrive. On the thread itself, attached. */
     void (*interrupt_clear)(void *context, void *thread);
@@ -136,9 +137,8 @@ typedef struct tr_host {
  * none is called under a lock. */
 typedef struct tr_behaviour {
     const char *name;
-    /* Around each slice; either may be NULL. A slice whose begin failed (not 0) ends the process
-     * with TR_KILLED. */
-    int (*begin)(tr_process *self, void *state);
+    /* Around each slice; either may be NULL. */
+    void (*begin)(tr_process *self, void *state);
     void (*end)(tr_process *self, void *state);
     /* Handle one message. Takes what the message owns by clearing its fields; the engine frees the
      * rest. Ends the process by calling tr_exit_self. */
@@ -211,6 +211,7 @@ typedef struct tr_spawn_options {
     bool monitor;       /* by the calling process; *ref gets the Ref */
     const char *name;   /* or NULL */
     bool enter;         /* the calling thread runs the process itself until tr_leave */
+    tr_message *first;  /* in the mailbox before anybody knows the pid; taken over; or NULL */
 } tr_spawn_options;
 
 /* Make a process. Takes over `state`, also on failure (behaviour->release). With `enter` the new
@@ -269,14 +270,23 @@ size_t tr_processes(tr_engine *engine, tr_pid *pids, size_t size);
  * TR_EDEAD if no such process runs, which most senders ignore. O(1). */
 int tr_send_message(tr_engine *engine, tr_pid pid, tr_message *message);
 
+/* Put `message` before all others in the own mailbox. Only from the process's own callbacks. */
+void tr_push_front(tr_process *self, tr_message *message);
+
 /* The same for a plain term. Takes over the reference. */
 int tr_send(tr_engine *engine, tr_pid pid, uint32_t kind, tr_term term);
 
+/* What a receive has looked at already: start with zeros. */
+typedef struct tr_cursor {
+    tr_message *last;
+    uint32_t removals;
+} tr_cursor;
+
 /* The oldest message of the calling process's own mailbox that `match` accepts (NULL: any), taken
- * out of it; NULL if there is none. *cursor remembers what was looked at: start with NULL, pass it
- * again after a wait, and only newer messages are looked at. */
+ * out of it; NULL if there is none. With the same cursor after a wait, only newer messages are
+ * looked at. */
 tr_message *tr_receive(tr_process *self, bool (*match)(const tr_message *message, void *context),
-                       void *context, void **cursor);
+                       void *context, tr_cursor *cursor);
 
 /* Wait until something new may be in the own mailbox. Detached callers only. TR_OK, TR_ETIMEDOUT,
  * TR_EINTR (a signal), TR_EKILLED (the process was ended). */

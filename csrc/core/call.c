@@ -1,0 +1,159 @@
+/* call.c: see call.h. */
+#include "call.h"
+
+#include <stdlib.h>
+
+#include "engine.h"
+
+static uint64_t ticket_of(tr_ref ref, unsigned step) { return ref << 2 | step; }
+
+/* Win the right to answer. */
+static bool begin_answer(tri_call *call, tr_ref ref) {
+    uint64_t waiting = ticket_of(ref, TRI_CALL_WAITING);
+    return atomic_compare_exchange_strong(&call->ticket, &waiting,
+                                          ticket_of(ref, TRI_CALL_FILLING));
+}
+
+static tri_call *own_record(tr_process *self) {
+    tri_call *call = atomic_load(&self->call);
+    if (call != NULL) return call;
+    call = calloc(1, sizeof *call);
+    atomic_store(&self->call, call);
+    return call;
+}
+
+void tri_call_free(tr_engine *engine, struct tri_call *call) {
+    if (call == NULL) return;
+    tri_release_term(engine, call->reply);
+    tr_reason_release(call->reason);
+    free(call);
+}
+
+tr_process *tri_call_callee(tr_process *process) {
+    tri_call *call = atomic_load(&process->call);
+    return call != NULL && call->bond.tied ? call->bond.right : NULL;
+}
+
+void tri_call_broken(tri_bond *bond, tr_reason *reason) {
+    tri_call *call = (tri_call *)bond;
+    tr_ref ref = atomic_load(&call->ticket) >> 2;
+    tr_process *caller = bond->left;
+    tri_bond_untie(bond);
+    if (!begin_answer(call, ref)) return;
+    call->reason = tr_reason_retain(reason);
+    atomic_store(&call->ticket, ticket_of(ref, TRI_CALL_DONE));
+    tri_notify(caller);
+}
+
+/* Whether waiting for `callee` would close a cycle; its pids, beginning with the caller's. */
+static bool closes_cycle(tr_process *self, tr_process *callee, tr_call_options *options) {
+    size_t length = 1;
+    tr_process *process = callee;
+    for (; process != NULL && process != self; process = tri_call_callee(process)) length++;
+    if (process == NULL) return false;
+    options->length = length;
+    process = self;
+    for (size_t i = 0; i < length && i < options->size; i++) {
+        options->cycle[i] = tr_process_pid(process);
+        process = i == 0 ? callee : tri_call_callee(process);
+    }
+    return true;
+}
+
+static int register_call(tr_process *self, tri_call *call, tr_pid pid, tr_call_options *options) {
+    tr_engine *engine = self->engine;
+    int result = TR_OK;
+    pthread_mutex_lock(&engine->bonds.lock);
+    tr_process *callee = tri_peek(engine, pid);
+    if (tri_is_dead(self))
+        result = TR_EKILLED;
+    else if (callee == NULL || tri_is_dead(callee))
+        result = TR_EDEAD;
+    else if (callee == self)
+        result = TR_ESELF;
+    else if (closes_cycle(self, callee, options))
+        result = TR_EDEADLOCK;
+    else
+        tri_bond_tie(&call->bond, TRI_CALLING, self, callee);
+    pthread_mutex_unlock(&engine->bonds.lock);
+    return result;
+}
+
+static void unregister_call(tr_process *self, tri_call *call) {
+    pthread_mutex_lock(&self->engine->bonds.lock);
+    if (call->bond.tied) tri_bond_untie(&call->bond);
+    pthread_mutex_unlock(&self->engine->bonds.lock);
+}
+
+static int start(tr_process *self, tr_pid callee, tr_message *request, tr_call_options *options) {
+    tri_call *call = own_record(self);
+    if (call == NULL) return TR_ENOMEM;
+    request->ref = tr_ref_new(self->engine);
+    request->from = tr_process_pid(self);
+    atomic_store(&call->ticket, ticket_of(request->ref, TRI_CALL_WAITING));
+    int result = register_call(self, call, callee, options);
+    if (result != TR_OK) atomic_store(&call->ticket, 0);
+    return result;
+}
+
+int tr_call(tr_process *self, tr_pid callee, tr_call_options *options) {
+    tr_engine *engine = self->engine;
+    tr_message *request = tr_message_new(options->kind);
+    if (request == NULL) {
+        tri_release_term(engine, options->term);
+        tr_reason_release(options->reason);
+        return TR_ENOMEM;
+    }
+    request->term = options->term;
+    request->reason = options->reason;
+    int result = start(self, callee, request, options);
+    if (result != TR_OK)
+        tr_message_free(engine, request);
+    else
+        tr_send_message(engine, callee, request); /* refused: the callee's end is the answer */
+    return result;
+}
+
+static bool answered(tr_process *self) {
+    return (atomic_load(&atomic_load(&self->call)->ticket) & 3) == TRI_CALL_DONE;
+}
+
+int tr_call_wait(tr_process *self, uint64_t deadline) {
+    return tri_park(self, answered, deadline);
+}
+
+int tr_call_cancel(tr_process *self) {
+    tri_call *call = atomic_load(&self->call);
+    uint64_t ticket = atomic_load(&call->ticket);
+    bool gave_up = (ticket & 3) == TRI_CALL_WAITING &&
+                   atomic_compare_exchange_strong(&call->ticket, &ticket, 0);
+    if (!gave_up) {
+        while (!answered(self)) continue; /* a few instructions of the one who answers */
+        return TR_OK;
+    }
+    unregister_call(self, call);
+    return TR_ETIMEDOUT;
+}
+
+void tr_call_take(tr_process *self, tr_term *reply, tr_reason **reason) {
+    tri_call *call = atomic_load(&self->call);
+    unregister_call(self, call);
+    *reply = call->reply;
+    *reason = call->reason;
+    call->reply = NULL;
+    call->reason = NULL;
+    atomic_store(&call->ticket, 0);
+}
+
+void tr_reply(tr_engine *engine, tr_pid caller, tr_ref ref, tr_term term) {
+    tr_process *process = tri_acquire(engine, caller);
+    tri_call *call = process != NULL ? atomic_load(&process->call) : NULL;
+    if (call != NULL && begin_answer(call, ref)) {
+        call->reply = term;
+        atomic_store(&call->ticket, ticket_of(ref, TRI_CALL_DONE));
+        tri_notify(process);
+        term = NULL;
+    }
+    if (process != NULL) tri_release(process);
+    tri_release_term(engine, term);
+}

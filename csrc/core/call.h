@@ -1,0 +1,28 @@
+/* call.h: a request and its one answer.
+ *
+ * The answer does not travel through the mailbox, so it is found without looking at other messages and a
+ * late one is dropped before it gets there. Each process that ever called has one tri_call, kept
+ * until its slot is used again. `ticket` holds the Ref of the call in progress and how far it is:
+ *
+ *   0 -> (ref, WAITING) -> (ref, FILLING) -> (ref, DONE) -> 0       one who answers won WAITING -> FILLING
+ *                       -> 0                                       the caller gave up
+ *
+ * Winning the step to FILLING gives the right to write `reply` or `reason`; DONE publishes them. All
+ * steps are sequentially consistent, because they also take part in the sleep protocol of process.h.
+ * The bond tells the callee's end; it is touched under bonds.lock only. */
+#ifndef TRI_CALL_H
+#define TRI_CALL_H
+
+#include "bond.h"
+#include "process.h"
+
+enum { TRI_CALL_WAITING = 1, TRI_CALL_FILLING = 2, TRI_CALL_DONE = 3 };
+
+typedef struct tri_call {
+    tri_bond bond;
+    _Atomic uint64_t ticket;
+    tr_term reply;
+    tr_reason *reason;
+} tri_call;
+
+#endif

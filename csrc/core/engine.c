@@ -1,0 +1,164 @@
+/* engine.c: see engine.h: making, stopping, forking. */
+#include "engine.h"
+
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define HALF_A_SECOND UINT64_C(500000000)
+
+/* Tells engines apart, of other processes too; never 0. */
+static uint64_t new_id(const tr_engine *engine) {
+    uint64_t id = 0;
+    if (getrandom(&id, sizeof id, GRND_NONBLOCK) != (ssize_t)sizeof id)
+        id = tri_clock_monotonic() ^ ((uint64_t)getpid() << 40) ^ (uint64_t)(uintptr_t)engine;
+    return id != 0 ? id : 1;
+}
+
+static void set_options(tr_engine *engine, const tr_options *options) {
+    engine->options = *options;
+    if (engine->options.max_processes == 0) engine->options.max_processes = 1u << 22;
+    if (engine->options.max_threads == 0) engine->options.max_threads = 512;
+    if (engine->options.parallel == 0) engine->options.parallel = 1;
+}
+
+tr_engine *tr_engine_new(const tr_options *options, const tr_host *host) {
+    tr_engine *engine = calloc(1, sizeof *engine);
+    if (engine == NULL) return NULL;
+    engine->host = *host;
+    engine->id = new_id(engine);
+    set_options(engine, options);
+    tri_clock_init(&engine->clock, options->virtual_time);
+    atomic_init(&engine->references, 1);
+    if (tri_table_init(&engine->table, engine->options.max_processes) != TR_OK) goto fail;
+    if (tri_bonds_init(&engine->bonds) != TR_OK) goto fail_table;
+    if (tri_scheduler_init(&engine->scheduler, engine) != TR_OK) goto fail_bonds;
+    if (tri_ticker_init(&engine->ticker, engine) != TR_OK) goto fail_scheduler;
+    return engine;
+fail_scheduler:
+    tri_scheduler_fini(&engine->scheduler);
+fail_bonds:
+    tri_bonds_fini(&engine->bonds);
+fail_table:
+    tri_table_fini(engine, &engine->table);
+fail:
+    free(engine);
+    return NULL;
+}
+
+void tri_engine_retain(tr_engine *engine) {
+    atomic_fetch_add_explicit(&engine->references, 1, memory_order_relaxed);
+}
+
+void tri_engine_release(tr_engine *engine) {
+    if (atomic_fetch_sub_explicit(&engine->references, 1, memory_order_acq_rel) != 1) return;
+    tri_ticker_fini(&engine->ticker);
+    tri_scheduler_fini(&engine->scheduler);
+    tri_bonds_fini(&engine->bonds);
+    tri_table_fini(engine, &engine->table);
+    free(engine);
+}
+
+void tr_engine_free(tr_engine *engine) {
+    /* Timers hold references; what is pending will never fire. */
+    tri_ticker_drop_all(&engine->ticker);
+    tri_engine_release(engine);
+}
+
+/* ---- Stop ---------------------------------------------------------------------------------------*/
+
+/* Send an exit signal to every process that the engine runs, newest first. How many there are. */
+static size_t signal_all(tr_engine *engine, int kind) {
+    size_t count = tr_processes(engine, NULL, 0);
+    tr_pid *pids = malloc((count + 1) * sizeof *pids);
+    if (pids == NULL) return count;
+    size_t listed = tr_processes(engine, pids, count), running = 0;
+    if (listed < count) count = listed;
+    while (count-- > 0) {
+        tr_process *process = tr_process_acquire(engine, pids[count]);
+        if (process == NULL) continue;
+        bool ours = process->kind != TR_KIND_THREAD_OWN;
+        tr_pid parent = process->parent;
+        tr_process_release(process);
+        if (!ours) continue;
+        running++;
+        tr_exit(engine, parent, pids[count], tr_reason_constant(kind));
+    }
+    free(pids);
+    return running;
+}
+
+/* Foreign threads' processes end with their threads, not here. */
+static uint64_t alive_of_ours(tr_engine *engine) {
+    return atomic_load(&engine->table.alive) - atomic_load(&engine->table.foreign);
+}
+
+static void wait_until_drained(tr_engine *engine, uint64_t deadline) {
+    int result = TR_OK;
+    while (alive_of_ours(engine) > 0 && result != TR_ETIMEDOUT)
+        result = tri_parker_park(&engine->scheduler.stopper, deadline);
+}
+
+int tr_engine_stop(tr_engine *engine, uint64_t deadline) {
+    if (atomic_load(&engine->forked)) return 0;
+    if (!atomic_exchange(&engine->stopping, true) && signal_all(engine, TR_SHUTDOWN) > 0) {
+        wait_until_drained(engine, deadline);
+        if (signal_all(engine, TR_KILL) > 0)
+            wait_until_drained(engine, tri_clock_monotonic() + HALF_A_SECOND);
+    }
+    uint32_t left =
+        tri_scheduler_end(&engine->scheduler, tri_clock_monotonic() + HALF_A_SECOND);
+    tri_ticker_end(&engine->ticker);
+    return (int)left;
+}
+
+/* ---- Fork ---------------------------------------------------------------------------------------*/
+
+void tr_engine_fork_prepare(tr_engine *engine) {
+    pthread_mutex_lock(&engine->bonds.lock);
+    pthread_mutex_lock(&engine->scheduler.lock);
+    pthread_mutex_lock(&engine->ticker.lock);
+}
+
+void tr_engine_fork_parent(tr_engine *engine) {
+    pthread_mutex_unlock(&engine->ticker.lock);
+    pthread_mutex_unlock(&engine->scheduler.lock);
+    pthread_mutex_unlock(&engine->bonds.lock);
+}
+
+/* The locks are this thread's since prepare, so it may unlock them; the engine is then unusable, and
+ * whatever still calls it is told that it has stopped. */
+void tr_engine_fork_child(tr_engine *engine) {
+    atomic_store(&engine->forked, true);
+    atomic_store(&engine->stopping, true);
+    engine->scheduler.ending = engine->ticker.ending = true;
+    tr_engine_fork_parent(engine);
+    tri_thread_forget();
+}
+
+/* ---- Looking at it ------------------------------------------------------------------------------*/
+
+bool tr_engine_stopping(const tr_engine *engine) {
+    return atomic_load(&((tr_engine *)engine)->stopping);
+}
+
+uint64_t tr_engine_id(const tr_engine *engine) { return engine->id; }
+uint64_t tr_now(const tr_engine *engine) { return tri_clock_now(&engine->clock); }
+
+void tr_engine_advance(tr_engine *engine, uint64_t now) {
+    if (!engine->options.virtual_time) return;
+    tri_clock_advance(&engine->clock, now);
+    tri_ticker_fire(&engine->ticker, now);
+}
+
+tr_ref tr_ref_new(tr_engine *engine) {
+    return atomic_fetch_add_explicit(&engine->last_ref, 1, memory_order_relaxed) + 1;
+}
+
+void tr_engine_counters(tr_engine *engine, tr_counters *counters) {
+    *counters = (tr_counters){
+        .processes = atomic_load(&engine->table.alive),
+        .spawned = atomic_load(&engine->table.spawned),
+    };
+    tri_scheduler_counters(&engine->scheduler, counters);
+}

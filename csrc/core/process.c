@@ -1,0 +1,460 @@
+/* process.c: see process.h. */
+#include "process.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+
+#define TAKEN (UINT64_C(1) << 31)
+#define ONE_GENERATION (UINT64_C(1) << 32)
+
+static uint32_t references(uint64_t life) { return (uint32_t)(life & (TAKEN - 1)); }
+static uint32_t generation(uint64_t life) { return (uint32_t)(life >> 32); }
+
+/* ---- The table ----------------------------------------------------------------------------------*/
+
+int tri_table_init(tri_table *table, uint32_t max_processes) {
+    *table = (tri_table){.chunk_limit = (max_processes + TRI_CHUNK - 1) / TRI_CHUNK};
+    table->chunks = calloc(table->chunk_limit, sizeof *table->chunks);
+    return table->chunks == NULL ? TR_ENOMEM : TR_OK;
+}
+
+void tri_table_fini(tr_engine *engine, tri_table *table) {
+    for (uint32_t c = 0; c < table->chunk_count; c++) {
+        tr_process *chunk = atomic_load_explicit(&table->chunks[c], memory_order_acquire);
+        for (uint32_t i = 0; i < TRI_CHUNK; i++) tri_call_free(engine, atomic_load(&chunk[i].call));
+        free(chunk);
+    }
+    free(table->chunks);
+}
+
+static void put_free(tri_table *table, tr_process *process) {
+    process->dead_next = NULL;
+    if (table->free_last != NULL)
+        table->free_last->dead_next = process;
+    else
+        table->free = process;
+    table->free_last = process;
+}
+
+/* One chunk more, under bonds.lock. */
+static int grow(tr_engine *engine) {
+    tri_table *table = &engine->table;
+    if (table->chunk_count == table->chunk_limit) return TR_ELIMIT;
+    tr_process *chunk = calloc(TRI_CHUNK, sizeof *chunk);
+    if (chunk == NULL) return TR_ENOMEM;
+    for (uint32_t i = 0; i < TRI_CHUNK; i++) {
+        chunk[i].engine = engine;
+        chunk[i].index = table->chunk_count * TRI_CHUNK + i;
+        atomic_init(&chunk[i].life, ONE_GENERATION);
+        tri_mailbox_init(&chunk[i].mailbox);
+        tri_mailbox_close(&chunk[i].mailbox);
+        put_free(table, &chunk[i]);
+    }
+    atomic_store_explicit(&table->chunks[table->chunk_count++], chunk, memory_order_release);
+    return TR_OK;
+}
+
+static int take_slot(tr_engine *engine, tr_process **process) {
+    tri_table *table = &engine->table;
+    uint64_t limit = engine->options.max_processes;
+    if (atomic_load_explicit(&table->alive, memory_order_relaxed) >= limit) return TR_ELIMIT;
+    if (table->free == NULL) {
+        int result = grow(engine);
+        if (result != TR_OK) return result;
+    }
+    *process = table->free;
+    table->free = table->free->dead_next;
+    if (table->free == NULL) table->free_last = NULL;
+    atomic_fetch_add_explicit(&table->alive, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&table->spawned, 1, memory_order_relaxed);
+    return TR_OK;
+}
+
+static tr_process *slot(tr_engine *engine, tr_pid pid) {
+    uint32_t index = (uint32_t)pid;
+    if (index / TRI_CHUNK >= engine->table.chunk_limit) return NULL;
+    tr_process *chunk =
+        atomic_load_explicit(&engine->table.chunks[index / TRI_CHUNK], memory_order_acquire);
+    return chunk == NULL ? NULL : &chunk[index % TRI_CHUNK];
+}
+
+/* Nobody refers to the slot any more: on to the next generation, unless somebody else was faster or has
+ * just looked at it with an old pid (he then comes back here). */
+static void recycle(tr_process *process, uint64_t life) {
+    uint64_t next = (uint64_t)(generation(life) + 1) << 32;
+    if (generation(next) == 0) next = ONE_GENERATION;
+    if (!atomic_compare_exchange_strong(&process->life, &life, next)) return;
+    tr_engine *engine = process->engine;
+    pthread_mutex_lock(&engine->bonds.lock);
+    put_free(&engine->table, process);
+    pthread_mutex_unlock(&engine->bonds.lock);
+}
+
+void tri_release(tr_process *process) {
+    uint64_t life = atomic_fetch_sub(&process->life, 1) - 1;
+    if (references(life) == 0 && (life & TAKEN) != 0) recycle(process, life);
+}
+
+tr_process *tri_acquire(tr_engine *engine, tr_pid pid) {
+    tr_process *process = slot(engine, pid);
+    if (process == NULL) return NULL;
+    uint64_t life = atomic_fetch_add(&process->life, 1);
+    if (generation(life) == pid >> 32 && (life & TAKEN) != 0) return process;
+    tri_release(process);
+    return NULL;
+}
+
+tr_process *tri_peek(tr_engine *engine, tr_pid pid) {
+    tr_process *process = slot(engine, pid);
+    if (process == NULL) return NULL;
+    uint64_t life = atomic_load(&process->life);
+    return generation(life) == pid >> 32 && (life & TAKEN) != 0 ? process : NULL;
+}
+
+tr_process *tr_process_acquire(tr_engine *engine, tr_pid pid) {
+    tr_process *process = tri_acquire(engine, pid);
+    if (process == NULL || !tri_is_dead(process)) return process;
+    tri_release(process);
+    return NULL;
+}
+
+void tr_process_release(tr_process *process) { tri_release(process); }
+
+/* ---- Delivery and the sleep protocol ------------------------------------------------------------*/
+
+void tri_notify(tr_process *process) {
+    for (;;) {
+        uint8_t run = atomic_load(&process->run);
+        if (run == TRI_IDLE) {
+            if (!atomic_compare_exchange_weak(&process->run, &run, TRI_QUEUED)) continue;
+            tri_scheduler_enqueue(&process->engine->scheduler, process);
+        } else if (run == TRI_PARKED) {
+            if (!atomic_compare_exchange_weak(&process->run, &run, TRI_RUNNING)) continue;
+            tri_parker_unpark(&process->thread->parker);
+        }
+        return;
+    }
+}
+
+bool tri_deliver(tr_process *process, tr_message *message, tr_message **refused) {
+    if (!tri_is_dead(process) && tri_mailbox_push(&process->mailbox, message)) {
+        tri_notify(process);
+        return true;
+    }
+    if (refused != NULL) {
+        message->next = *refused;
+        *refused = message;
+    } else {
+        tr_message_free(process->engine, message);
+    }
+    return false;
+}
+
+static void bury(tr_process *process) {
+    tr_engine *engine = process->engine;
+    bool foreign = process->kind == TR_KIND_THREAD_OWN;
+    tri_grave_free(engine, tri_mailbox_close(&process->mailbox));
+    if (process->behaviour != NULL && process->behaviour->release != NULL)
+        process->behaviour->release(process->state);
+    process->state = NULL;
+    tr_reason_release(process->reason);
+    process->reason = NULL;
+    atomic_store(&process->run, TRI_FREE);
+    tri_release(process);
+    if (foreign) atomic_fetch_sub(&engine->table.foreign, 1);
+    atomic_fetch_sub(&engine->table.alive, 1);
+    if (atomic_load_explicit(&engine->stopping, memory_order_relaxed))
+        tri_scheduler_drained(&engine->scheduler);
+}
+
+void tri_yield(tr_process *process) {
+    tr_engine *engine = process->engine;
+    if (tri_is_dead(process)) {
+        bury(process);
+    } else if (process->mailbox.head != NULL) {
+        atomic_store(&process->run, TRI_QUEUED);
+        tri_scheduler_enqueue(&engine->scheduler, process);
+    } else {
+        atomic_store(&process->run, TRI_IDLE);
+        uint8_t idle = TRI_IDLE;
+        /* From here on it may be somebody else's; only the atomics may be looked at. */
+        if ((tri_mailbox_has_new(&process->mailbox) || tri_is_dead(process)) &&
+            atomic_compare_exchange_strong(&process->run, &idle, TRI_QUEUED))
+            tri_scheduler_enqueue(&engine->scheduler, process);
+    }
+}
+
+/* ---- Spawn --------------------------------------------------------------------------------------*/
+
+static void refuse(tr_engine *engine, const tr_spawn_options *options,
+                   const tr_behaviour *behaviour, void *state) {
+    tr_message_free(engine, options->first);
+    if (behaviour->release != NULL) behaviour->release(state);
+}
+
+static void init(tr_process *process, const tr_spawn_options *options,
+                 const tr_behaviour *behaviour, void *state) {
+    process->behaviour = behaviour;
+    process->state = state;
+    process->kind = (uint8_t)options->kind;
+    process->priority = (uint8_t)options->priority;
+    process->left = process->right = NULL;
+    process->reason = NULL;
+    process->outer = NULL;
+    process->thread = NULL;
+    atomic_store(&process->worker, NULL);
+    process->parent = 0;
+    atomic_store(&process->flags, 0);
+    atomic_store_explicit(&process->reductions, 0, memory_order_relaxed);
+    tri_mailbox_init(&process->mailbox);
+    if (process->kind == TR_KIND_THREAD_OWN) atomic_fetch_add(&process->engine->table.foreign, 1);
+    if (options->first != NULL) tri_mailbox_push(&process->mailbox, options->first);
+    atomic_fetch_add(&process->life, TAKEN | 1);
+}
+
+/* What a spawn needs from the allocator, had before the lock is taken. */
+typedef struct spare {
+    tri_bond *link, *monitor;
+    char *name;
+} spare;
+
+static void spare_free(spare *spare) {
+    free(spare->link);
+    free(spare->monitor);
+    free(spare->name);
+}
+
+static int spare_new(const tr_spawn_options *options, spare *spare) {
+    *spare = (struct spare){0};
+    if (options->link) spare->link = tri_bond_new();
+    if (options->monitor) spare->monitor = tri_bond_new();
+    if (options->name != NULL) spare->name = strdup(options->name);
+    if ((options->link && spare->link == NULL) || (options->monitor && spare->monitor == NULL) ||
+        (options->name != NULL && spare->name == NULL)) {
+        spare_free(spare);
+        return TR_ENOMEM;
+    }
+    return TR_OK;
+}
+
+/* Under bonds.lock: nothing has changed when this fails. */
+static int tie_and_name(tr_engine *engine, tr_process *process, tr_process *self, spare *spare,
+                        tr_ref *ref) {
+    if (spare->name != NULL && tri_names_add(engine, spare->name, process) != TR_OK)
+        return TR_ENOMEM;
+    if (spare->monitor != NULL) {
+        spare->monitor->message.ref = tr_ref_new(engine);
+        int result = tri_bond_monitor(engine, spare->monitor, self, process);
+        if (result != TR_OK) {
+            process->name = NULL; /* the caller frees the spare, and the slot was never seen */
+            return result;
+        }
+        *ref = spare->monitor->message.ref;
+    }
+    if (spare->link != NULL) {
+        tri_bond_tie(spare->link, TRI_LINK, self, process);
+        process->parent = tr_process_pid(self);
+    }
+    *spare = (struct spare){0};
+    return TR_OK;
+}
+
+static int allocate(tr_engine *engine, const tr_spawn_options *options,
+                    const tr_behaviour *behaviour, void *state, tr_process *self,
+                    tr_process **process, tr_pid *pid, tr_ref *ref, spare *spare) {
+    if (options->name != NULL) {
+        tr_process *holder = tri_names_find(engine, options->name);
+        if (holder != NULL) {
+            *pid = tr_process_pid(holder);
+            return TR_ENAME;
+        }
+    }
+    if (self != NULL && tri_is_dead(self)) return TR_EKILLED;
+    int result = take_slot(engine, process);
+    if (result != TR_OK) return result;
+    init(*process, options, behaviour, state);
+    *pid = tr_process_pid(*process);
+    return tie_and_name(engine, *process, self, spare, ref);
+}
+
+int tr_spawn(tr_engine *engine, const tr_spawn_options *options, const tr_behaviour *behaviour,
+             void *state, tr_pid *pid, tr_ref *ref) {
+    spare spare;
+    tr_process *process = NULL, *self = NULL;
+    tri_thread *here = options->enter ? tri_thread_here(engine) : NULL;
+    int result = atomic_load(&engine->stopping) ? TR_ESTOPPED : spare_new(options, &spare);
+    if (result != TR_OK) {
+        refuse(engine, options, behaviour, state);
+        return result;
+    }
+    if (options->link || options->monitor) self = tr_self(engine);
+    if ((options->enter && here == NULL) || ((options->link || options->monitor) && self == NULL)) {
+        result = TR_ENOMEM;
+    } else {
+        pthread_mutex_lock(&engine->bonds.lock);
+        result = allocate(engine, options, behaviour, state, self, &process, pid, ref, &spare);
+        if (result == TR_OK) atomic_store(&process->run, options->enter ? TRI_RUNNING : TRI_QUEUED);
+        pthread_mutex_unlock(&engine->bonds.lock);
+    }
+    if (result != TR_OK) {
+        spare_free(&spare);
+        if (process != NULL) { /* never seen by anybody: bury it, with state and first message */
+            atomic_store(&process->flags, TRI_DEAD);
+            bury(process);
+        } else {
+            refuse(engine, options, behaviour, state);
+        }
+        return result;
+    }
+    if (options->enter) {
+        process->outer = here->current;
+        process->thread = here;
+        atomic_store(&process->worker, here->worker);
+        here->current = process;
+        tri_scheduler_enter(process);
+    } else {
+        tri_scheduler_enqueue(&engine->scheduler, process);
+    }
+    return TR_OK;
+}
+
+void tr_leave(tr_engine *engine) {
+    tri_thread *here = tri_thread_here_or_null(engine);
+    if (here == NULL || here->current == NULL) return;
+    tr_process *process = here->current;
+    here->current = process->outer;
+    process->outer = NULL;
+    tri_scheduler_leave(process, here->current);
+    tri_yield(process);
+}
+
+/* ---- Looking at processes -----------------------------------------------------------------------*/
+
+tr_pid tr_process_pid(const tr_process *process) {
+    uint64_t life = atomic_load_explicit(&((tr_process *)process)->life, memory_order_relaxed);
+    return (life & ~(ONE_GENERATION - 1)) | process->index;
+}
+
+tr_pid tr_process_parent(const tr_process *process) { return process->parent; }
+tr_engine *tr_process_engine(const tr_process *process) { return process->engine; }
+void *tr_process_state(const tr_process *process) { return process->state; }
+const tr_behaviour *tr_process_behaviour(const tr_process *process) { return process->behaviour; }
+int tr_process_kind(const tr_process *process) { return process->kind; }
+bool tr_process_is_dead(const tr_process *process) { return tri_is_dead(process); }
+
+tr_reason *tr_process_reason(tr_process *process) {
+    tr_engine *engine = process->engine;
+    pthread_mutex_lock(&engine->bonds.lock);
+    tr_reason *reason = tr_reason_retain(process->reason);
+    pthread_mutex_unlock(&engine->bonds.lock);
+    return reason;
+}
+
+bool tr_alive(tr_engine *engine, tr_pid pid) {
+    tr_process *process = tr_process_acquire(engine, pid);
+    if (process == NULL) return false;
+    tri_release(process);
+    return true;
+}
+
+static int status(const tr_process *process) {
+    if (tri_is_dead(process)) return TR_STATUS_EXITING;
+    switch (atomic_load(&((tr_process *)process)->run)) {
+    case TRI_QUEUED:
+        return TR_STATUS_RUNNABLE;
+    case TRI_RUNNING:
+        return TR_STATUS_RUNNING;
+    default:
+        return TR_STATUS_WAITING;
+    }
+}
+
+int tr_process_info(tr_engine *engine, tr_pid pid, tr_info *info) {
+    tr_process *process = tr_process_acquire(engine, pid);
+    if (process == NULL) return TR_EDEAD;
+    uint32_t length = atomic_load_explicit(&process->mailbox.length, memory_order_relaxed);
+    *info = (tr_info){
+        .pid = pid,
+        .parent = process->parent,
+        .status = status(process),
+        .priority = process->priority,
+        .kind = process->kind,
+        .trap_exit = (atomic_load(&process->flags) & TRI_TRAP) != 0,
+        .message_queue_len = length,
+        .reductions = atomic_load_explicit(&process->reductions, memory_order_relaxed),
+        .memory = sizeof *process + (uint64_t)length * sizeof(tr_message),
+    };
+    tr_name_of(engine, pid, info->name, sizeof info->name);
+    tri_release(process);
+    return TR_OK;
+}
+
+size_t tr_processes(tr_engine *engine, tr_pid *pids, size_t size) {
+    size_t count = 0;
+    pthread_mutex_lock(&engine->bonds.lock);
+    for (uint32_t c = 0; c < engine->table.chunk_count; c++) {
+        tr_process *chunk = atomic_load_explicit(&engine->table.chunks[c], memory_order_acquire);
+        for (uint32_t i = 0; i < TRI_CHUNK; i++) {
+            if (atomic_load(&chunk[i].run) == TRI_FREE) continue;
+            if (count < size) pids[count] = tr_process_pid(&chunk[i]);
+            count++;
+        }
+    }
+    pthread_mutex_unlock(&engine->bonds.lock);
+    return count;
+}
+
+/* ---- Messages -----------------------------------------------------------------------------------*/
+
+int tr_send_message(tr_engine *engine, tr_pid pid, tr_message *message) {
+    tr_process *process = tri_acquire(engine, pid);
+    if (process == NULL) {
+        tr_message_free(engine, message);
+        return TR_EDEAD;
+    }
+    bool delivered = tri_deliver(process, message, NULL);
+    tri_release(process);
+    return delivered ? TR_OK : TR_EDEAD;
+}
+
+int tr_send(tr_engine *engine, tr_pid pid, uint32_t kind, tr_term term) {
+    tr_message *message = tr_message_new(kind);
+    if (message == NULL) {
+        tri_release_term(engine, term);
+        return TR_ENOMEM;
+    }
+    message->term = term;
+    return tr_send_message(engine, pid, message);
+}
+
+void tr_push_front(tr_process *self, tr_message *message) {
+    tri_mailbox_push_front(&self->mailbox, message);
+}
+
+tr_message *tr_receive(tr_process *self, bool (*match)(const tr_message *, void *), void *context,
+                       tr_cursor *cursor) {
+    return tri_mailbox_take_match(&self->mailbox, match, context, cursor);
+}
+
+int tri_park(tr_process *self, bool (*ready)(tr_process *), uint64_t deadline) {
+    int result = TR_OK;
+    bool woken = false;
+    tri_scheduler_before_wait(self);
+    atomic_store(&self->run, TRI_PARKED);
+    while (!ready(self) && !tri_is_dead(self) && result == TR_OK && !woken) {
+        result = tri_parker_park(&self->thread->parker, deadline);
+        woken = result == TR_OK && atomic_load(&self->run) == TRI_RUNNING;
+    }
+    uint8_t parked = TRI_PARKED;
+    if (!woken && !atomic_compare_exchange_strong(&self->run, &parked, TRI_RUNNING))
+        /* A waker was faster: its token is on its way, and must not be left for the next sleep. */
+        while (tri_parker_park(&self->thread->parker, TR_FOREVER) != TR_OK) continue;
+    if (tri_is_dead(self)) return TR_EKILLED;
+    return ready(self) ? TR_OK : result;
+}
+
+static bool has_new(tr_process *self) { return tri_mailbox_has_new(&self->mailbox); }
+
+int tr_wait(tr_process *self, uint64_t deadline) { return tri_park(self, has_new, deadline); }

@@ -1,0 +1,32 @@
+/* thread.h: what the engine knows of a thread.
+ *
+ * One record a thread, found by a thread-local pointer: the only state outside the engine object. A
+ * worker's record is part of the worker (scheduler.c). A foreign thread, the main thread for one, gets
+ * a record when it first uses the engine, with a process of its own that ends, "normal", with the
+ * thread; the record holds a reference to the engine until then. Only its thread touches a record,
+ * but for the parker. */
+#ifndef TRI_THREAD_H
+#define TRI_THREAD_H
+
+#include "parker.h"
+#include "tailrace.h"
+
+struct tri_worker;
+
+typedef struct tri_thread {
+    tr_engine *engine;
+    tr_process *current;       /* the innermost process this thread runs */
+    tr_process *own;           /* a foreign thread's own process */
+    struct tri_worker *worker; /* NULL for a foreign thread */
+    tri_parker parker;
+} tri_thread;
+
+/* The record of this thread for this engine; made if it has none. NULL when memory is short. */
+tri_thread *tri_thread_here(tr_engine *engine);
+tri_thread *tri_thread_here_or_null(tr_engine *engine);
+/* For a worker, whose record lies elsewhere. */
+void tri_thread_adopt(tri_thread *thread);
+/* In a forked child: forget the record. */
+void tri_thread_forget(void);
+
+#endif

@@ -1,0 +1,210 @@
+/* ticker.c: see ticker.h; and the timers of the public API. */
+#include "ticker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+
+enum { QUIET_TICKS = 20 };
+#define TICK UINT64_C(1000000)
+#define INTERRUPT_EVERY 5
+
+int tri_ticker_init(tri_ticker *ticker, tr_engine *engine) {
+    ticker->engine = engine;
+    ticker->started = ticker->ending = false;
+    ticker->host = NULL;
+    atomic_init(&ticker->running, false);
+    atomic_init(&ticker->asleep, false);
+    atomic_init(&ticker->sleeps_until, 0);
+    tri_wheel_init(&ticker->wheel, tri_clock_now(&engine->clock));
+    if (tri_parker_init(&ticker->parker) != TR_OK) return TR_ENOMEM;
+    return pthread_mutex_init(&ticker->lock, NULL) == 0 ? TR_OK : TR_ENOMEM;
+}
+
+void tri_ticker_fini(tri_ticker *ticker) {
+    tri_wheel_fini(&ticker->wheel);
+    tri_parker_fini(&ticker->parker);
+    pthread_mutex_destroy(&ticker->lock);
+}
+
+void tri_ticker_fire(tri_ticker *ticker, uint64_t now) {
+    pthread_mutex_lock(&ticker->lock);
+    tri_timer *timer = tri_wheel_advance(&ticker->wheel, now);
+    pthread_mutex_unlock(&ticker->lock);
+    while (timer != NULL) {
+        tri_timer *next = timer->next;
+        timer->fire(timer);
+        timer = next;
+    }
+}
+
+/* ---- The thread ---------------------------------------------------------------------------------*/
+
+static void resend_interrupts(tri_ticker *ticker) {
+    tr_engine *engine = ticker->engine;
+    tr_host *host = &engine->host;
+    if (ticker->host == NULL && host->thread_start != NULL)
+        ticker->host = host->thread_start(host->context);
+    if (host->thread_start != NULL && ticker->host == NULL) return;
+    if (host->attach != NULL) host->attach(host->context, ticker->host);
+    tri_scheduler_interrupt_again(&engine->scheduler);
+    if (host->detach != NULL) host->detach(host->context, ticker->host);
+}
+
+/* Whether to go on. Sleeps until the next timer, or one tick while there is work. */
+static bool sleep(tri_ticker *ticker, bool ticking, uint64_t now) {
+    uint64_t until = ticking ? now + TICK : TR_FOREVER;
+    pthread_mutex_lock(&ticker->lock);
+    bool go_on = !ticker->ending;
+    if (!ticker->engine->options.virtual_time) {
+        uint64_t next = tri_wheel_next(&ticker->wheel);
+        if (next < until) until = next;
+    }
+    atomic_store(&ticker->sleeps_until, until);
+    atomic_store(&ticker->asleep, !ticking);
+    pthread_mutex_unlock(&ticker->lock);
+    if (go_on) tri_parker_park(&ticker->parker, until);
+    return go_on;
+}
+
+static void *ticker_main(void *argument) {
+    tri_ticker *ticker = argument;
+    tr_engine *engine = ticker->engine;
+    uint32_t quiet = 0, ticks = 0;
+    for (;;) {
+        uint64_t now = tri_clock_now(&engine->clock);
+        if (!engine->options.virtual_time) tri_ticker_fire(ticker, now);
+        bool marked = atomic_load(&engine->scheduler.marked) > 0;
+        bool busy = tri_scheduler_tick(&engine->scheduler, now) || marked;
+        quiet = busy ? 0 : quiet + 1;
+        if (marked && ++ticks % INTERRUPT_EVERY == 0) resend_interrupts(ticker);
+        if (engine->options.virtual_time) now = tri_clock_monotonic();
+        if (!sleep(ticker, quiet < QUIET_TICKS, now)) break;
+    }
+    if (ticker->host != NULL) engine->host.thread_stop(engine->host.context, ticker->host);
+    return NULL;
+}
+
+static void ensure_started(tri_ticker *ticker) {
+    if (ticker->started || ticker->ending) return;
+    ticker->started = tri_start_thread(&ticker->thread, ticker_main, ticker) == TR_OK;
+}
+
+void tri_ticker_poke(tri_ticker *ticker) {
+    if (atomic_load_explicit(&ticker->running, memory_order_acquire)) {
+        if (atomic_load(&ticker->asleep) && atomic_exchange(&ticker->asleep, false))
+            tri_parker_unpark(&ticker->parker);
+        return;
+    }
+    pthread_mutex_lock(&ticker->lock);
+    ensure_started(ticker);
+    atomic_store_explicit(&ticker->running, ticker->started, memory_order_release);
+    pthread_mutex_unlock(&ticker->lock);
+}
+
+void tri_ticker_end(tri_ticker *ticker) {
+    pthread_mutex_lock(&ticker->lock);
+    bool join = ticker->started && !ticker->ending;
+    ticker->ending = true;
+    pthread_mutex_unlock(&ticker->lock);
+    if (!join) return;
+    tri_parker_unpark(&ticker->parker);
+    pthread_join(ticker->thread, NULL);
+}
+
+/* ---- Timers of the public API -------------------------------------------------------------------
+ *
+ * A timer is counted: one reference is the wheel's while it is pending, one the caller's. Its message
+ * is the timer's until it fires. Cancelling takes the lock, so a timer either fires or is cancelled. */
+
+struct tr_timer {
+    tri_timer node; /* first: what the wheel links */
+    tr_engine *engine;
+    tr_pid pid;
+    char *name; /* or NULL */
+    tr_message *message;
+    _Atomic uint32_t references;
+};
+
+static void timer_release(tr_timer *timer) {
+    if (atomic_fetch_sub_explicit(&timer->references, 1, memory_order_acq_rel) != 1) return;
+    tr_engine *engine = timer->engine;
+    tr_message_free(engine, timer->message);
+    free(timer->name);
+    free(timer);
+    tri_engine_release(engine);
+}
+
+void tri_ticker_drop_all(tri_ticker *ticker) {
+    pthread_mutex_lock(&ticker->lock);
+    tri_timer *node = tri_wheel_advance(&ticker->wheel, UINT64_MAX);
+    pthread_mutex_unlock(&ticker->lock);
+    while (node != NULL) {
+        tri_timer *next = node->next;
+        timer_release((tr_timer *)node);
+        node = next;
+    }
+}
+
+static void fire(tri_timer *node) {
+    tr_timer *timer = (tr_timer *)node;
+    tr_message *message = timer->message;
+    timer->message = NULL;
+    tr_pid pid = timer->name != NULL ? tr_whereis(timer->engine, timer->name) : timer->pid;
+    tr_send_message(timer->engine, pid, message);
+    timer_release(timer);
+}
+
+int tr_timer_start(tr_engine *engine, tr_pid pid, const char *name, tr_message *message,
+                   uint64_t deadline, tr_timer **out) {
+    tri_ticker *ticker = &engine->ticker;
+    tr_timer *timer = calloc(1, sizeof *timer);
+    char *copy = name != NULL ? strdup(name) : NULL;
+    if (timer == NULL || (name != NULL && copy == NULL)) {
+        free(timer);
+        free(copy);
+        tr_message_free(engine, message);
+        return TR_ENOMEM;
+    }
+    *timer = (tr_timer){.node.fire = fire, .engine = engine, .pid = pid, .name = copy,
+                        .message = message, .references = 2};
+    tri_engine_retain(engine);
+    pthread_mutex_lock(&ticker->lock);
+    tri_wheel_add(&ticker->wheel, &timer->node, deadline);
+    bool sooner = deadline < atomic_load(&ticker->sleeps_until);
+    ensure_started(ticker);
+    atomic_store_explicit(&ticker->running, ticker->started, memory_order_release);
+    pthread_mutex_unlock(&ticker->lock);
+    if (sooner) tri_parker_unpark(&ticker->parker);
+    *out = timer;
+    return TR_OK;
+}
+
+static int64_t left(tr_timer *timer) {
+    uint64_t now = tri_clock_now(&timer->engine->clock);
+    if (timer->node.deadline <= now) return 0;
+    uint64_t left = timer->node.deadline - now;
+    return left > INT64_MAX ? INT64_MAX : (int64_t)left;
+}
+
+int64_t tr_timer_cancel(tr_timer *timer) {
+    tri_ticker *ticker = &timer->engine->ticker;
+    pthread_mutex_lock(&ticker->lock);
+    bool pending = tri_wheel_remove(&ticker->wheel, &timer->node);
+    pthread_mutex_unlock(&ticker->lock);
+    if (!pending) return -1;
+    int64_t result = left(timer);
+    timer_release(timer);
+    return result;
+}
+
+int64_t tr_timer_remaining(tr_timer *timer) {
+    tri_ticker *ticker = &timer->engine->ticker;
+    pthread_mutex_lock(&ticker->lock);
+    bool pending = tri_timer_pending(&timer->node);
+    pthread_mutex_unlock(&ticker->lock);
+    return pending ? left(timer) : -1;
+}
+
+void tr_timer_release(tr_timer *timer) { timer_release(timer); }

@@ -1,0 +1,50 @@
+/* ticker.h: the engine's sense of time: one thread that fires timers and ticks the scheduler.
+ *
+ * It sleeps until the next timer, or for a millisecond while the scheduler is busy; after 20 quiet
+ * ticks it sleeps for good until somebody pokes it, so that an idle engine costs nothing. It is started by the
+ * first poke or timer. The wheel is under `lock`; timers fire outside it. Under virtual time the wheel
+ * is advanced by tr_engine_advance on the caller's thread, and the thread only ticks. */
+#ifndef TRI_TICKER_H
+#define TRI_TICKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "parker.h"
+#include "tailrace.h"
+#include "timer.h"
+
+typedef struct tri_ticker {
+    tr_engine *engine;
+    pthread_mutex_t lock;
+    tri_wheel wheel;
+    pthread_t thread;
+    bool started;              /* under lock */
+    bool ending;               /* under lock */
+    _Atomic bool running;      /* started, as seen without the lock */
+    _Atomic bool asleep;       /* sleeps without ticking */
+    _Atomic uint64_t sleeps_until;
+    tri_parker parker;
+    void *host;                /* made when first needed: to send interrupts again */
+} tri_ticker;
+
+int tri_ticker_init(tri_ticker *ticker, tr_engine *engine);
+void tri_ticker_fini(tri_ticker *ticker);
+
+/* There is work: tick from now on. Cheap when it ticks already. */
+void tri_ticker_poke(tri_ticker *ticker);
+
+/* End the thread and wait for it. Detached callers. */
+void tri_ticker_end(tri_ticker *ticker);
+
+/* worker.c: a thread with all signals blocked. TR_OK or TR_ELIMIT. */
+int tri_start_thread(pthread_t *thread, void *(*run)(void *), void *argument);
+
+/* Forget all pending timers: none will fire. */
+void tri_ticker_drop_all(tri_ticker *ticker);
+
+/* Fire what is due at `now`. */
+void tri_ticker_fire(tri_ticker *ticker, uint64_t now);
+
+#endif

@@ -1,0 +1,211 @@
+/* worker.c: an engine thread. See worker.h and scheduler.h. */
+#include "worker.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+#include "engine.h"
+
+tri_worker *tri_worker_new(tri_scheduler *scheduler) {
+    tri_worker *worker = calloc(1, sizeof *worker);
+    if (worker == NULL) return NULL;
+    if (tri_parker_init(&worker->wake) != TR_OK) goto fail;
+    if (tri_parker_init(&worker->thread.parker) != TR_OK) goto fail_wake;
+    worker->thread.engine = scheduler->engine;
+    worker->thread.worker = worker;
+    worker->next = atomic_load(&scheduler->workers);
+    atomic_store(&scheduler->workers, worker);
+    return worker;
+fail_wake:
+    tri_parker_fini(&worker->wake);
+fail:
+    free(worker);
+    return NULL;
+}
+
+static void attach(tri_worker *worker) {
+    tr_host *host = &worker->thread.engine->host;
+    if (host->attach != NULL) host->attach(host->context, worker->host);
+}
+
+static void detach(tri_worker *worker) {
+    tr_host *host = &worker->thread.engine->host;
+    if (host->detach != NULL) host->detach(host->context, worker->host);
+}
+
+/* ---- A slice ------------------------------------------------------------------------------------*/
+
+static void step(tri_worker *worker) {
+    uint64_t serial = atomic_load_explicit(&worker->serial, memory_order_relaxed);
+    atomic_store_explicit(&worker->serial, serial + 2, memory_order_relaxed);
+}
+
+static void count(_Atomic uint64_t *counter, uint64_t n) {
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static uint64_t handle_messages(tri_worker *worker, tr_process *process) {
+    tr_engine *engine = worker->thread.engine;
+    int role = atomic_load_explicit(&worker->role, memory_order_relaxed);
+    uint64_t handled = 0;
+    atomic_store_explicit(&worker->preempt, false, memory_order_relaxed);
+    while (handled < TRI_SLICE) {
+        tr_message *message = tri_mailbox_take(&process->mailbox);
+        if (message == NULL) break;
+        process->behaviour->handle(process, process->state, message);
+        tr_message_free(engine, message);
+        handled++;
+        step(worker);
+        if (tri_is_dead(process)) break;
+        if (atomic_load_explicit(&worker->preempt, memory_order_relaxed)) break;
+        if (atomic_load_explicit(&worker->role, memory_order_relaxed) != role) break;
+    }
+    return handled;
+}
+
+static void run_to_end(tr_process *process) {
+    process->behaviour->run(process, process->state);
+    if (!tri_is_dead(process)) tr_exit_self(process, tr_reason_constant(TR_NORMAL));
+}
+
+static void run_slice(tri_worker *worker, tr_process *process) {
+    tr_engine *engine = worker->thread.engine;
+    const tr_behaviour *behaviour = process->behaviour;
+    uint64_t handled = 1;
+    atomic_fetch_add_explicit(&worker->serial, 1, memory_order_relaxed);
+    process->thread = &worker->thread;
+    atomic_store_explicit(&process->worker, worker, memory_order_relaxed);
+    worker->thread.current = process;
+    atomic_store(&process->run, TRI_RUNNING);
+    tri_scheduler_enter(process);
+    if (!tri_is_dead(process)) {
+        if (behaviour->begin != NULL) behaviour->begin(process, process->state);
+        if (behaviour->run != NULL)
+            run_to_end(process);
+        else
+            handled = handle_messages(worker, process);
+        if (behaviour->end != NULL) behaviour->end(process, process->state);
+    }
+    tri_scheduler_leave(process, NULL);
+    uint32_t reductions = atomic_load_explicit(&process->reductions, memory_order_relaxed);
+    atomic_store_explicit(&process->reductions, reductions + (uint32_t)handled,
+                          memory_order_relaxed);
+    worker->thread.current = NULL;
+    if (atomic_load(&engine->forked) && engine->host.forked != NULL)
+        engine->host.forked(engine->host.context);
+    tri_yield(process);
+    count(&engine->scheduler.slices, 1);
+    count(&engine->scheduler.callbacks, handled);
+    atomic_fetch_add_explicit(&worker->serial, 1, memory_order_relaxed);
+}
+
+/* ---- Roles --------------------------------------------------------------------------------------*/
+
+static void run_core(tri_worker *worker) {
+    tri_scheduler *scheduler = &worker->thread.engine->scheduler;
+    tr_process *process;
+    while ((process = tri_scheduler_next_core(scheduler, worker)) != NULL)
+        run_slice(worker, process);
+}
+
+/* A searcher that got the interpreter lock by force while others of the pool make progress is not
+ * needed yet: it gives the lock back and waits on. */
+static void attach_elastic(tri_worker *worker) {
+    tr_engine *engine = worker->thread.engine;
+    for (;;) {
+        uint64_t taken = tri_scheduler_elastic_taken(&engine->scheduler);
+        uint64_t since = tri_clock_now(&engine->clock);
+        attach(worker);
+        if (!engine->options.handoff) return;
+        uint64_t waited = tri_clock_now(&engine->clock) - since;
+        if (waited < engine->options.switch_interval / 10 * 8) return;
+        if (tri_scheduler_elastic_taken(&engine->scheduler) == taken) return;
+        if (atomic_load(&engine->stopping)) return;
+        detach(worker);
+    }
+}
+
+static void run_elastic(tri_worker *worker) {
+    tri_scheduler *scheduler = &worker->thread.engine->scheduler;
+    tr_process *process;
+    while ((process = tri_scheduler_next_elastic(scheduler, worker)) != NULL)
+        run_slice(worker, process);
+}
+
+static void stand_by(tri_worker *worker) {
+    tri_scheduler *scheduler = &worker->thread.engine->scheduler;
+    for (;;) {
+        tri_glimpse glimpse;
+        tri_scheduler_watch(scheduler, &glimpse);
+        attach(worker);
+        int decision = tri_scheduler_stand_by(scheduler, worker, &glimpse);
+        if (decision == TRI_STANDBY_TAKE) run_core(worker);
+        detach(worker);
+        if (decision != TRI_STANDBY_AGAIN) return;
+    }
+}
+
+static void play_role(tri_worker *worker) {
+    switch (atomic_load(&worker->role)) {
+    case TRI_ROLE_CORE:
+        attach(worker);
+        run_core(worker);
+        detach(worker);
+        break;
+    case TRI_ROLE_ELASTIC:
+        attach_elastic(worker);
+        run_elastic(worker);
+        detach(worker);
+        break;
+    case TRI_ROLE_STANDBY:
+        stand_by(worker);
+        break;
+    default:
+        tri_parker_park(&worker->wake, TR_FOREVER);
+    }
+}
+
+static void *worker_main(void *argument) {
+    tri_worker *worker = argument;
+    tr_engine *engine = worker->thread.engine;
+    tr_host *host = &engine->host;
+    tri_thread_adopt(&worker->thread);
+    if (host->thread_start != NULL) {
+        worker->host = host->thread_start(host->context);
+        if (worker->host == NULL) {
+            tri_scheduler_start_failed(&engine->scheduler, worker);
+            return NULL;
+        }
+    }
+    while (!tri_scheduler_worker_ends(&engine->scheduler, worker)) play_role(worker);
+    if (host->thread_stop != NULL) host->thread_stop(host->context, worker->host);
+    tri_thread_adopt(NULL);
+    tri_scheduler_worker_ended(&engine->scheduler);
+    return NULL;
+}
+
+/* Signals are the host's main thread's: all are blocked here, so that they never land in a worker. */
+int tri_start_thread(pthread_t *thread, void *(*run)(void *), void *argument) {
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) != 0) return TR_ENOMEM;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int result = pthread_create(thread, &attributes, run, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return result == 0 ? TR_OK : TR_ELIMIT;
+}
+
+void tri_worker_start(tri_worker *worker) {
+    if (worker->started) {
+        tri_parker_unpark(&worker->wake);
+        return;
+    }
+    pthread_t thread;
+    worker->started = true;
+    if (tri_start_thread(&thread, worker_main, worker) == TR_OK)
+        pthread_detach(thread);
+    else
+        tri_scheduler_start_failed(&worker->thread.engine->scheduler, worker);
+}
