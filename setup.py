@@ -21,7 +21,7 @@ import os
 from glob import glob
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 LIBRARY = "tailrace.libtailrace"
@@ -124,6 +124,9 @@ class BuildExt(build_ext):
 
 
 setup(
+    # The examples are installed too: `tailrace demo` runs one of them.
+    packages=[*find_packages("python"), "tailrace._examples"],
+    package_dir={"": "python", "tailrace._examples": "examples"},
     ext_modules=[core_library(), core_module()],
     cffi_modules=["csrc/cffi/build_control.py:make_ffi"],
     cmdclass={"build_ext": BuildExt},
