@@ -12,7 +12,7 @@
 #ifndef TRI_BUFFER_H
 #define TRI_BUFFER_H
 
-#include "queue.h"
+#include "ring.h"
 
 #define TRI_BUFFER_UNLIMITED UINT64_MAX
 
@@ -21,7 +21,7 @@ typedef struct tri_buffer {
     uint64_t size;
     bool keep_first; /* on overflow drop the newest events instead of the oldest */
     uint64_t count;  /* events; messages are not counted (S90) */
-    tri_queue queue;
+    tri_ring ring;
 } tri_buffer;
 
 /* `words` must outlive the buffer. */

@@ -97,7 +97,7 @@ static int end_now(tr_stage *stage, tr_subscription *subscription, int how, tr_r
 int tri_stage_run_input(tr_stage *stage) {
     int error = TR_OK;
     while (!error && !stage->stop && stage->waiting.length) {
-        bool events = tri_queue_at(&stage->waiting, 0)->kind == TRI_ITEM_EVENTS;
+        bool events = tri_ring_at(&stage->waiting, 0)->kind == TRI_ITEM_EVENTS;
         if (events && !stage->dispatcher->requested) break;
         tri_item item = tri_stage_next_waiting(stage);
         if (events) {

@@ -26,16 +26,18 @@ int tr_stage_init(tr_stage *stage, const tr_stage_options *options, const tr_sta
 }
 
 void tr_stage_fini(tr_stage *stage) {
-    size_t cursor = 0;
-    tr_subscription *subscription;
-    while ((subscription = tri_subscriptions_next(&stage->subscriptions, &cursor)))
+    tr_subscription *next = stage->subscriptions.first;
+    while (next) {
+        tr_subscription *subscription = next;
+        next = subscription->next;
         tri_stage_unref(stage, subscription);
+    }
     tri_subscriptions_fini(&stage->subscriptions);
     while (stage->waiting.length) {
         tri_item item = tri_stage_next_waiting(stage);
         tri_stage_release_item(stage, &item);
     }
-    tri_queue_fini(&stage->waiting);
+    tri_ring_fini(&stage->waiting);
     tri_buffer_fini(&stage->buffer);
     if (stage->dispatcher) stage->dispatcher->class->free(stage->dispatcher);
     stage->dispatcher = NULL;
@@ -96,10 +98,6 @@ tr_subscription *tr_stage_find(const tr_stage *stage, tr_ref tag) {
     return found && found->tag == tag ? found : NULL;
 }
 
-tr_subscription *tr_stage_next(const tr_stage *stage, size_t *cursor) {
-    return tri_subscriptions_next(&stage->subscriptions, cursor);
-}
-
 tr_subscription *tri_stage_with_role(const tr_stage *stage, tr_ref tag, int role) {
     tr_subscription *found = tr_stage_find(stage, tag);
     return found && found->role == role ? found : NULL;
@@ -129,13 +127,13 @@ int tr_stage_on_down(tr_stage *stage, tr_ref monitor, tr_reason *reason, bool *k
 /* ---- What waits inside ---------------------------------------------------------------------------*/
 
 int tri_stage_wait(tr_stage *stage, const tri_item *item) {
-    int error = tri_queue_push(&stage->waiting, item);
+    int error = tri_ring_push(&stage->waiting, item);
     if (!error && item->kind == TRI_ITEM_EVENTS) stage->waiting_events += item->batch.count;
     return error;
 }
 
 tri_item tri_stage_next_waiting(tr_stage *stage) {
-    tri_item item = tri_queue_pop(&stage->waiting);
+    tri_item item = tri_ring_pop(&stage->waiting);
     if (item.kind == TRI_ITEM_EVENTS) stage->waiting_events -= item.batch.count;
     return item;
 }

@@ -122,7 +122,7 @@ typedef struct tr_stage {
     tr_dispatcher *dispatcher;
     tri_subscriptions subscriptions;
     tri_buffer buffer;
-    tri_queue waiting;       /* input of a ProducerConsumer, or what accumulate mode holds back */
+    tri_ring waiting;       /* input of a ProducerConsumer, or what accumulate mode holds back */
     uint64_t waiting_events; /* in `waiting` */
 } tr_stage;
 
@@ -186,8 +186,10 @@ static inline uint64_t tr_stage_requested(const tr_stage *stage) {
 }
 /* The live subscription with this tag, or NULL. Any time. */
 tr_subscription *tr_stage_find(const tr_stage *stage, tr_ref tag);
-/* Each subscription once, in no order; start with *cursor 0; NULL at the end. */
-tr_subscription *tr_stage_next(const tr_stage *stage, size_t *cursor);
+/* The oldest subscription; go on with its `next`. Any time. */
+static inline tr_subscription *tr_stage_first(const tr_stage *stage) {
+    return stage->subscriptions.first;
+}
 
 /* ---- For dispatchers, inside their functions -----------------------------------------------------*/
 

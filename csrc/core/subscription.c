@@ -32,7 +32,8 @@ static void put(tri_subscriptions *table, tr_ref ref, tr_subscription *subscript
 int tri_subscriptions_reserve(tri_subscriptions *table) {
     size_t capacity = table->slots ? table->mask + 1 : 0;
     if ((table->used + 2) * 2 <= capacity) return TR_OK;
-    tri_subscriptions grown = {.mask = (capacity ? capacity * 2 : FIRST_CAPACITY) - 1};
+    tri_subscriptions grown = {.first = table->first, .last = table->last};
+    grown.mask = (capacity ? capacity * 2 : FIRST_CAPACITY) - 1;
     grown.slots = calloc(grown.mask + 1, sizeof *grown.slots);
     if (!grown.slots) return TR_ENOMEM;
     for (size_t i = 0; i < capacity; i++)
@@ -45,6 +46,9 @@ int tri_subscriptions_reserve(tri_subscriptions *table) {
 void tri_subscriptions_insert(tri_subscriptions *table, tr_subscription *subscription) {
     put(table, subscription->tag, subscription);
     put(table, subscription->monitor, subscription);
+    subscription->previous = table->last;
+    *(table->last ? &table->last->next : &table->first) = subscription;
+    table->last = subscription;
 }
 
 static void take_out(tri_subscriptions *table, tr_ref ref) {
@@ -64,23 +68,18 @@ static void take_out(tri_subscriptions *table, tr_ref ref) {
     table->slots[free_index] = (slot){0};
 }
 
-void tri_subscriptions_remove(tri_subscriptions *table, const tr_subscription *subscription) {
+void tri_subscriptions_remove(tri_subscriptions *table, tr_subscription *subscription) {
     take_out(table, subscription->tag);
     take_out(table, subscription->monitor);
+    tr_subscription *previous = subscription->previous, *next = subscription->next;
+    *(previous ? &previous->next : &table->first) = next;
+    *(next ? &next->previous : &table->last) = previous;
+    subscription->previous = subscription->next = NULL;
 }
 
 tr_subscription *tri_subscriptions_find(const tri_subscriptions *table, tr_ref ref) {
     if (!table->slots || !ref) return NULL;
     return locate(table, ref)->subscription;
-}
-
-tr_subscription *tri_subscriptions_next(const tri_subscriptions *table, size_t *cursor) {
-    size_t capacity = table->slots ? table->mask + 1 : 0;
-    while (*cursor < capacity) {
-        const slot *at = &table->slots[(*cursor)++];
-        if (at->ref && at->ref == at->subscription->tag) return at->subscription;
-    }
-    return NULL;
 }
 
 void tri_subscriptions_fini(tri_subscriptions *table) {

@@ -22,6 +22,7 @@ typedef struct tr_subscription {
     tr_pid peer;
     tr_ref monitor;
     void *host; /* the host's, NULL at first; given back through tr_stage_ops.forget */
+    struct tr_subscription *previous, *next; /* in its table */
     uint32_t references;
     uint8_t role;
 
@@ -45,19 +46,17 @@ typedef struct tr_subscription {
 typedef struct tri_subscriptions {
     struct tri_subscription_slot *slots; /* NULL while nothing was ever inserted */
     size_t mask;
-    size_t used; /* slots: two for each subscription */
+    size_t used;                  /* slots: two for each subscription */
+    tr_subscription *first, *last; /* all, oldest first */
 } tri_subscriptions;
 
 /* Make room for one more subscription, so that insert cannot fail. TR_ENOMEM. */
 int tri_subscriptions_reserve(tri_subscriptions *table);
 /* Enter tag and monitor. */
 void tri_subscriptions_insert(tri_subscriptions *table, tr_subscription *subscription);
-void tri_subscriptions_remove(tri_subscriptions *table, const tr_subscription *subscription);
+void tri_subscriptions_remove(tri_subscriptions *table, tr_subscription *subscription);
 /* By tag or monitor; NULL if unknown. */
 tr_subscription *tri_subscriptions_find(const tri_subscriptions *table, tr_ref ref);
-/* Each once, in no order: start with *cursor 0; NULL at the end. Nothing may be inserted or removed
- * meanwhile. O(slots) for all. */
-tr_subscription *tri_subscriptions_next(const tri_subscriptions *table, size_t *cursor);
 void tri_subscriptions_fini(tri_subscriptions *table);
 
 #endif
