@@ -11,6 +11,23 @@
 
 #include <structmember.h>
 
+#include "state.h"
+
+tr_message_state *tr_message_state_of(PyObject *module) {
+    return tr_state_of(module)->message;
+}
+
+bool tr_message_is_kill(PyObject *module, PyObject *exception) {
+    PyObject *killed = tr_state_of(module)->Killed;
+    return killed && PyErr_GivenExceptionMatches(exception, killed);
+}
+
+int tr_message_check_alive(PyObject *module) {
+    tr_state *state = tr_state_of(module);
+    tr_engine *engine = atomic_load(&state->engine);
+    return engine ? tr_check_alive(state, engine) : 0;
+}
+
 static tr_message_state *state_of(PyObject *self) {
     return tr_message_state_of(PyType_GetModule(Py_TYPE(self)));
 }
@@ -552,7 +569,12 @@ static int intern_words(tr_message_state *state) {
 }
 
 int tr_message_init(PyObject *module) {
-    tr_message_state *state = tr_message_state_of(module);
+    tr_message_state *state = PyMem_Calloc(1, sizeof *state);
+    if (!state) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    tr_state_of(module)->message = state;
     if (intern_words(state) < 0 ||
         tr_message_add_type(module, &message_spec, &state->message_type, true) < 0)
         return -1;
@@ -563,6 +585,8 @@ int tr_message_init(PyObject *module) {
 }
 
 int tr_message_traverse(tr_message_state *state, visitproc visit, void *arg) {
+    if (!state)
+        return 0;
     Py_VISIT(state->message_type);
     Py_VISIT(state->ledger_type);
     Py_VISIT(state->loop_type);
@@ -573,6 +597,8 @@ int tr_message_traverse(tr_message_state *state, visitproc visit, void *arg) {
 }
 
 void tr_message_clear(tr_message_state *state) {
+    if (!state)
+        return;
 #ifndef Py_GIL_DISABLED
     while (state->spare) {
         message_object *spare = state->spare;
@@ -590,6 +616,8 @@ void tr_message_clear(tr_message_state *state) {
 }
 
 void tr_message_free_state(tr_message_state *state) {
+    if (!state)
+        return;
     tr_message_clear(state);
     PyObject **words[] = {
         &state->word_default, &state->word_ok,        &state->word_failed, &state->word_exception,
@@ -599,4 +627,5 @@ void tr_message_free_state(tr_message_state *state) {
     };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         Py_CLEAR(*words[i]);
+    PyMem_Free(state);
 }

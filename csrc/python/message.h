@@ -4,8 +4,8 @@
  * lock. The other attributes are read and set under the object's critical section (nothing under
  * the GIL), so that even code that breaks this rule cannot break the interpreter.
  *
- * module.c embeds one tr_message_state (zeroed), answers tr_message_state_of, and forwards m_traverse,
- * m_clear and m_free. Every function here is called attached. */
+ * tr_state owns the tr_message_state, which tr_message_init makes; module.c forwards m_traverse, m_clear
+ * and m_free. Every function here is called attached. */
 #ifndef TR_PYTHON_MESSAGE_H
 #define TR_PYTHON_MESSAGE_H
 
@@ -52,10 +52,10 @@ typedef struct tr_message_state {
 #endif
 } tr_message_state;
 
-/* Defined by module.c. */
 tr_message_state *tr_message_state_of(PyObject *module);
 
-/* Add the pipeline's types and functions to the module; 0, or -1 with an exception set. */
+/* Make the state and add the pipeline's types and functions to the module; 0, or -1 with an
+ * exception set. The other three accept NULL, and may be called again. */
 int tr_message_init(PyObject *module);
 int tr_message_traverse(tr_message_state *state, visitproc visit, void *arg);
 void tr_message_clear(tr_message_state *state);
@@ -83,6 +83,12 @@ PyObject *tr_message_acknowledger(message_object *message);
 
 /* The exception being raised, as an object of its own and no longer raised. Owned. */
 PyObject *tr_message_take_exception(void);
+
+/* Whether this exception interrupts a killed process, whose code must unwind. */
+bool tr_message_is_kill(PyObject *module, PyObject *exception);
+
+/* 0, or -1 with an exception if the caller is leftover code of a killed process. */
+int tr_message_check_alive(PyObject *module);
 
 /* Make a type from its spec, keep it in *type and, if `shown`, put it into the module. */
 int tr_message_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type, bool shown);

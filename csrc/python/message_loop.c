@@ -108,7 +108,8 @@ static PyType_Spec ledger_spec = {
 typedef struct message_loop {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    tr_message_state *state; /* of the module that the type keeps alive */
+    PyObject *module;        /* borrowed: the type keeps it alive */
+    tr_message_state *state; /* of the module */
     PyObject *function;      /* handle_message, owned; of a bound method the function ... */
     PyObject *receiver;      /* ... and the object, owned, or NULL */
     PyObject *batchers;      /* frozenset of names, owned; NULL: there are none */
@@ -176,12 +177,17 @@ static int append(PyObject **list, PyObject *item) {
     return PyList_Append(*list, item);
 }
 
-/* The handler raised on `message`, which had `data` (borrowed, may be NULL): mark the message as it
- * was given (P66) and let Python judge. */
+/* The handler raised on `message`, which had `data` (borrowed, may be NULL): make the message what it
+ * was when it was given (P66) and let Python judge. A kill goes on unwinding. */
 static int handle_error(message_loop *self, PyObject *message, PyObject *data, PyObject **failed) {
     PyObject *exception = tr_message_take_exception();
     if (!exception)
         return -1;
+    if (tr_message_is_kill(self->module, exception)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+        Py_DECREF(exception);
+        return -1;
+    }
     PyObject *old = ((message_object *)message)->data;
     ((message_object *)message)->data = Py_XNewRef(data);
     Py_XDECREF(old);
@@ -281,7 +287,7 @@ static PyObject *run_chunk(message_loop *self, PyObject *events) {
     if (kept < PyList_GET_SIZE(events) &&
         PyList_SetSlice(events, kept, PyList_GET_SIZE(events), NULL) < 0)
         goto done;
-    if (failed && settle(self, &failed) < 0)
+    if (tr_message_check_alive(self->module) < 0 || (failed && settle(self, &failed) < 0))
         goto done;
     if (acknowledge(self, events, failed, told && !self->batchers) < 0)
         goto done;
@@ -327,6 +333,7 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         return NULL;
     bool bound = PyMethod_Check(handler);
     self->vectorcall = loop_vectorcall;
+    self->module = PyType_GetModule(type);
     self->state = state;
     self->function = Py_NewRef(bound ? PyMethod_GET_FUNCTION(handler) : handler);
     self->receiver = bound ? Py_NewRef(PyMethod_GET_SELF(handler)) : NULL;

@@ -10,7 +10,7 @@ value is used. `path` names the argument as the caller wrote it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -110,6 +110,3 @@ def mapping(path: str, value: object) -> Mapping[str, Any]:
     for key in value:
         text(f"a key of {path}", key)
     return value
-
-
-Check = Callable[[str, object], object]
