@@ -1,0 +1,471 @@
+"""The storage of a durable queue: one file, a writing thread, group commit.
+
+Who writes. Every change goes as a request to the store's own thread, the *writer*, which takes all
+requests that are there, makes them one transaction, and answers them after the one fsync of its
+commit: the more callers, the fewer commits per change. A thread of its own, because callers may be
+killed at any bytecode (a process of the engine, Ctrl-C): no caller ever holds a transaction or a
+lock that the others need; at worst he does not see the answer.
+
+Who fails. A group that fails is rolled back and each of its requests tried alone, so that everybody
+gets his own verdict. A file locked by another connection is asked for again until the deadline of
+the requests has passed.
+
+Who reads. Readers use a second connection under a lock of its own, in the caller's thread; in WAL
+mode they and the writer do not wait for each other. Every read is one statement, hence one
+snapshot.
+
+Fork. SQLite must never be carried into a child, and opening the same file there would not help
+while the parent has it open, since SQLite keeps its locks per process and inode. So `os.fork` waits
+for the transaction under way and closes the connections first; parent and child open their own when
+they need them. A child made without Python's `os.fork` is refused.
+
+Lock order: `_registry_lock`, `_gate`, `_write_lock`, `_read_lock`. No user code runs under any of
+them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import signal
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+from tailrace._errors import QueueError
+from tailrace.producers import _owner, _schema
+from tailrace.producers._changes import Changes, Delivery, Failure
+
+T = TypeVar("T")
+
+# Pauses between two looks at a locked file: seconds at first, doubled up to the second.
+_FIRST_PAUSE: Final = 0.0005
+_LONGEST_PAUSE: Final = 0.02
+
+# How long the end of the interpreter waits for a store's last requests, in seconds.
+_EXIT_TIMEOUT: Final = 10.0
+
+# How often a busy store looks whether owners of leases are gone, in seconds.
+_OWNER_INTERVAL: Final = 1.0
+
+
+class Counts(NamedTuple):
+    """How many items are in which state, at one moment."""
+
+    ready: int
+    delayed: int
+    leased: int
+    dead: int
+
+
+class _Request:
+    """A change that somebody waits for. Written by the writer until `done` is released."""
+
+    __slots__ = ("deadline", "done", "error", "result", "work")
+
+    def __init__(self, work: Callable[[Changes], Any], deadline: float) -> None:
+        self.work = work
+        self.deadline = deadline
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.done = threading.Lock()
+        self.done.acquire()
+
+
+class Store:
+    """The queue file at `path`, made if there is none. All methods may be called from any thread.
+
+    They raise QueueError, `close` excepted. `busy_timeout` is how many seconds they wait for a
+    locked file. Leases of owners that are gone are ended here, with `max_attempts` as the limit.
+    """
+
+    def __init__(self, path: str, busy_timeout: float, max_attempts: int | None) -> None:
+        self.path = path
+        self.max_attempts = max_attempts
+        self._busy_timeout = busy_timeout
+        self._closed = False
+        self._reset()
+        _schema.ensure(path)
+        # Before the first connection, so that no fork can carry it along unseen.
+        with _registry_lock:
+            _stores.add(self)
+        try:
+            self._read(_is_intact)
+            self.file = _schema.identity(path)
+            self.limit = self._read(lambda sql: sql.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)) - 1024
+            self.end_owners()
+        except BaseException:
+            self.close()
+            raise
+
+    def _reset(self) -> None:
+        """Set what belongs to this process alone."""
+        self._pid = os.getpid()
+        self._owner = _owner.name()
+        self._owners_seen = time.monotonic()
+        self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._write_connection: sqlite3.Connection | None = None
+        self._read_connection: sqlite3.Connection | None = None
+        self._gate = threading.Lock()  # guards _closed and _writer
+        self._write_lock = threading.Lock()  # guards _write_connection
+        self._read_lock = threading.Lock()  # guards _read_connection
+
+    # Changes
+
+    def put(self, blobs: Sequence[bytes], delay: float) -> range:
+        """Add items, all or none; returns their ids when they are on the disk."""
+        return self._change(lambda changes: changes.put(blobs, delay))
+
+    def lease(self, n: int, seconds: float) -> list[Delivery]:
+        """Lease up to `n` items; without a transaction when there are none."""
+        if time.monotonic() - self._owners_seen >= _OWNER_INTERVAL:
+            self.end_owners()
+        if self.next_time() != 0.0:
+            return []
+        request = self._submit(
+            lambda changes: changes.lease(n, seconds, self._owner, self.max_attempts)
+        )
+        try:
+            deliveries: list[Delivery] = self._answer(request)
+        except Exception:
+            raise
+        except BaseException:
+            # The caller was killed while he waited: give back what he will never see. The writer
+            # serves in order, so the lease has been made or has failed by then.
+            self._submit(lambda changes: changes.release(_leases(request.result or ())))
+            raise
+        return deliveries
+
+    def acknowledge(self, done: Sequence[int], failed: Sequence[Failure]) -> None:
+        """Remove the items `done`, and delay or give up the deliveries `failed`."""
+
+        def work(changes: Changes) -> None:
+            changes.complete(done)
+            changes.fail(failed, self.max_attempts)
+
+        self._change(work)
+
+    def release(self, deliveries: Iterable[tuple[int, float]], *, wait: bool = True) -> None:
+        """Make the deliveries (id, until) ready again without counting them."""
+        leases = list(deliveries)
+        request = self._submit(lambda changes: changes.release(leases))
+        if wait:
+            self._answer(request)
+
+    def requeue(self, ids: Sequence[int] | None) -> int:
+        """Make dead letters ready again; returns how many."""
+        return self._change(lambda changes: changes.requeue(ids))
+
+    def purge(self, ids: Sequence[int] | None) -> int:
+        """Remove dead letters; returns how many."""
+        return self._change(lambda changes: changes.purge(ids))
+
+    def end_owners(self) -> None:
+        """End the leases of processes that are gone."""
+        self._owners_seen = time.monotonic()
+        names = self._read(lambda sql: sql.execute("SELECT name FROM owner").fetchall())
+        gone = [name for (name,) in names if _owner.is_gone(name)]
+        if gone:
+            self._change(lambda changes: changes.end_owners(gone, self.max_attempts))
+
+    # Reads
+
+    def counts(self) -> Counts:
+        """Count the items by state. A time that has come counts: due, or its lease ended, is ready.
+
+        O(runs of ready items) and a count of the small rows of the other tables, not of the items.
+        """
+        return Counts(*self._read(lambda sql: sql.execute(_COUNTS, (time.time(),)).fetchone()))
+
+    def items(self) -> list[tuple[int, bytes, int, str]]:
+        """Return (id, data, attempts, state) of all items that are not dead, oldest first."""
+        return self._read(lambda sql: sql.execute(_ITEMS, (time.time(),)).fetchall())
+
+    def dead(self) -> list[tuple[int, bytes, int, str, float]]:
+        """Return (id, data, attempts, reason, failed_at) of all dead letters, oldest first."""
+        return self._read(lambda sql: sql.execute(_DEAD).fetchall())
+
+    def next_time(self) -> float | None:
+        """Return the seconds until an item is or may be ready: 0.0 now, None never. O(log n)."""
+        now = time.time()
+        row = self._read(lambda sql: sql.execute(_NEXT_TIME).fetchone())
+        return None if row[0] is None else max(0.0, row[0] - now)
+
+    # The end
+
+    def close(self, timeout: float | None = None) -> None:
+        """Refuse further calls, finish what was asked for and close the file. Never raises.
+
+        The last connection to the file folds its WAL into it. Waits for that up to `timeout`
+        seconds.
+        """
+        with self._gate:
+            already, self._closed = self._closed, True
+            writer = self._writer
+            if writer is not None and not already:
+                self._inbox.put(None)
+        if writer is not None:
+            writer.join(timeout)
+
+    def abandon(self) -> None:
+        """Close without waiting, for a store that nobody can call any more.
+
+        Takes no lock: the garbage collector runs this in any thread, at any point.
+        """
+        self._closed = True
+        self._inbox.put(None)
+
+    # The caller's side
+
+    def _change(self, work: Callable[[Changes], T]) -> T:
+        result: T = self._answer(self._submit(work))
+        return result
+
+    def _submit(self, work: Callable[[Changes], Any]) -> _Request:
+        request = _Request(work, time.monotonic() + self._busy_timeout)
+        with self._gate:
+            self._enter()
+            self._inbox.put(request)
+        return request
+
+    def _answer(self, request: _Request) -> Any:
+        request.done.acquire()
+        if request.error is not None:
+            try:
+                raise request.error
+            finally:
+                request.error = None  # the error holds this frame: leave no cycle
+        return request.result
+
+    def _enter(self) -> None:
+        """Make sure that the store is open and has its writer, which also closes it at the end."""
+        self._check()
+        if self._writer is None:
+            self._start_writer()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise QueueError(f"{self.path}: the queue is closed")
+        if self._pid != os.getpid():
+            raise QueueError(
+                f"{self.path}: the queue was opened by process {self._pid}, and this child of it"
+                " was not made by os.fork: open the queue after starting the process"
+            )
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        deadline = time.monotonic() + self._busy_timeout
+        pause = _FIRST_PAUSE
+        with self._gate:
+            self._enter()
+        while True:
+            try:
+                with self._read_lock:
+                    self._check()  # it may have been closed meanwhile
+                    if self._read_connection is None:
+                        self._read_connection = _schema.connect(self.path)
+                    return query(self._read_connection)
+            except sqlite3.Error as error:
+                left = deadline - time.monotonic()
+                if not _schema.is_busy(error) or left <= 0:
+                    raise _schema.failure(self.path, error) from error
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    # The writer's side
+
+    def _start_writer(self) -> None:
+        writer = threading.Thread(
+            target=self._write, name=f"tailrace queue {self.path}", daemon=True
+        )
+        try:
+            writer.start()
+        except RuntimeError as error:
+            raise QueueError(f"{self.path}: the queue cannot start its thread: {error}") from error
+        self._writer = writer
+
+    def _write(self) -> None:
+        # Signals are for the threads of the program, a SIGINT above all for its main one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        stopping = False
+        while not stopping:
+            group = [self._inbox.get()]
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    group.append(self._inbox.get_nowait())
+            stopping = None in group  # the last one: nothing is submitted to a closed store
+            requests = [request for request in group if request is not None]
+            if requests:
+                self._serve(requests)
+        self._disconnect()
+
+    def _serve(self, requests: list[_Request]) -> None:
+        """Make `requests` one transaction and answer them."""
+        deadline = max(request.deadline for request in requests)
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                with self._write_lock:
+                    results = self._transact(requests)
+                break
+            except Exception as error:
+                left = deadline - time.monotonic()
+                if not _schema.is_busy(error):
+                    if len(requests) > 1:
+                        for request in requests:
+                            self._serve([request])
+                        return
+                    left = 0.0
+                if left <= 0:
+                    self._refuse(requests, error)
+                    return
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        for request, result in zip(requests, results, strict=True):
+            request.result = result
+            request.done.release()
+
+    def _transact(self, requests: list[_Request]) -> list[Any]:
+        if self._write_connection is None:
+            self._write_connection = _schema.connect(self.path)
+        sql = self._write_connection
+        sql.execute("BEGIN IMMEDIATE")
+        try:
+            changes = Changes(sql, time.time())
+            results = [request.work(changes) for request in requests]
+            changes.flush()
+            self._check_file()
+            sql.execute("COMMIT")
+        except BaseException:
+            if sql.in_transaction:
+                sql.execute("ROLLBACK")
+            raise
+        return results
+
+    def _check_file(self) -> None:
+        """Refuse to write into a file that no longer has the queue's name: it would be lost."""
+        if _schema.identity(self.path) != self.file:
+            raise QueueError(f"{self.path}: another file was put in the place of the queue's")
+
+    def _refuse(self, requests: list[_Request], error: Exception) -> None:
+        for request in requests:
+            if isinstance(error, (sqlite3.Error, OSError)):
+                request.error = _schema.failure(self.path, error)
+                request.error.__cause__ = error
+            else:
+                request.error = error
+            request.done.release()
+
+    def _disconnect(self) -> None:
+        """Close the connections of this process, waiting for those who use them."""
+        with self._write_lock, self._read_lock:
+            self._close_connections()
+
+    def _close_connections(self) -> None:
+        for connection in (self._write_connection, self._read_connection):
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+        self._write_connection = self._read_connection = None
+
+    # Fork: see the top of this file
+
+    def _before_fork(self) -> None:
+        for lock in (self._gate, self._write_lock, self._read_lock):
+            lock.acquire()
+        self._close_connections()
+
+    def _after_fork_in_parent(self) -> None:
+        for lock in (self._read_lock, self._write_lock, self._gate):
+            lock.release()
+
+
+_COUNTS: Final = """
+WITH due(delayed, leased) AS (SELECT
+    (SELECT count(*) FROM delayed WHERE due <= ?1), (SELECT count(*) FROM leased WHERE until <= ?1))
+SELECT (SELECT coalesce(sum(last - first + 1), 0) FROM ready) + due.delayed + due.leased,
+       (SELECT count(*) FROM delayed) - due.delayed,
+       (SELECT count(*) FROM leased) - due.leased,
+       (SELECT count(*) FROM dead)
+FROM due
+"""
+
+_ITEMS: Final = """
+SELECT item.id, item.data,
+       coalesce(delayed.attempts, leased.attempts, (SELECT ready.attempts FROM ready
+           WHERE ready.first <= item.id ORDER BY ready.first DESC LIMIT 1)),
+       CASE WHEN due > ?1 THEN 'delayed' WHEN until > ?1 THEN 'leased' ELSE 'ready' END
+FROM item LEFT JOIN delayed USING(id) LEFT JOIN leased USING(id)
+WHERE item.id NOT IN (SELECT id FROM dead)
+ORDER BY item.id
+"""
+
+_DEAD: Final = """
+SELECT dead.id, data, attempts, reason, failed_at FROM dead JOIN item USING(id) ORDER BY dead.id
+"""
+
+# Any time that is past means "now", and 0 is.
+_NEXT_TIME: Final = """
+SELECT min(time) FROM (
+    SELECT 0.0 AS time WHERE EXISTS (SELECT 1 FROM ready)
+    UNION ALL SELECT min(due) FROM delayed
+    UNION ALL SELECT min(until) FROM leased)
+"""
+
+
+def _is_intact(sql: sqlite3.Connection) -> None:
+    """Read a little of every table, so that a file cut short is refused when it is opened."""
+    for table in ("item", "counter", "ready", "delayed", "leased", "owner", "dead"):
+        sql.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
+
+
+def _leases(deliveries: Iterable[Delivery]) -> list[tuple[int, float]]:
+    return [(delivery.id, delivery.until) for delivery in deliveries]
+
+
+# All stores of this process that may have the file open, for fork and for the interpreter's end.
+_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+_registry_lock = threading.Lock()
+_forking: list[Store] = []
+
+
+def _before_fork() -> None:
+    _registry_lock.acquire()
+    _forking[:] = list(_stores)
+    for store in _forking:
+        store._before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for store in _forking:
+        store._after_fork_in_parent()
+    _forking.clear()
+    _registry_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    for store in _forking:
+        store._reset()
+    _forking.clear()
+
+
+def _close_all() -> None:
+    with _registry_lock:
+        stores = list(_stores)
+    for store in stores:
+        store.close(_EXIT_TIMEOUT)
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
+atexit.register(_close_all)
