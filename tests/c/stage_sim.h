@@ -71,18 +71,32 @@ static struct {
     size_t watches_length;
     tr_ref next_ref;
     long lists, mails;
+    bool failing;             /* memory is short: a node whose input failed ends */
+    volatile bool own_memory; /* the allocation is the simulator's, not the stage's */
 } sim;
 
 static tr_engine sim_engine; /* for tr_reason_new: a host that releases nothing */
 
 /* ---- Small things --------------------------------------------------------------------------------*/
 
+static inline void *sim_allocate(size_t size) {
+    sim.own_memory = true;
+    void *memory = calloc(1, size);
+    sim.own_memory = false;
+    CHECK(memory);
+    return memory;
+}
+
 static inline tr_reason *because(const char *text) {
     if (!strcmp(text, "normal")) return tr_reason_constant(TR_NORMAL);
     if (!strcmp(text, "shutdown")) return tr_reason_constant(TR_SHUTDOWN);
     if (!strcmp(text, "killed")) return tr_reason_constant(TR_KILLED);
     bool pair = !strncmp(text, "shutdown:", 9);
-    return tr_reason_new(&sim_engine, pair ? TR_SHUTDOWN_WITH : TR_OTHER, (tr_term)text);
+    sim.own_memory = true;
+    tr_reason *made =
+        tr_reason_new(&sim_engine, pair ? TR_SHUTDOWN_WITH : TR_OTHER, (tr_term)text);
+    sim.own_memory = false;
+    return made;
 }
 
 static inline const char *reason_text(const tr_reason *reason) {
@@ -139,8 +153,7 @@ static inline void trace_batch(node *self, const tr_batch *batch) {
     } while (0)
 
 static inline tr_batch new_batch(size_t count) {
-    list *made = calloc(1, sizeof *made + count * sizeof(int));
-    CHECK(made);
+    list *made = sim_allocate(sizeof *made + count * sizeof(int));
     made->references = 1;
     made->length = count;
     sim.lists++;
@@ -189,8 +202,7 @@ static inline node *node_of(tr_pid pid) {
 }
 
 static inline mail *new_mail(int kind, tr_pid from, tr_ref ref) {
-    mail *letter = calloc(1, sizeof *letter);
-    CHECK(letter);
+    mail *letter = sim_allocate(sizeof *letter);
     letter->kind = kind;
     letter->from = from;
     letter->ref = ref;
@@ -386,15 +398,22 @@ static const tr_stage_ops sim_ops = {
 
 /* ---- Nodes ---------------------------------------------------------------------------------------*/
 
+static inline tr_dispatcher *demand_dispatcher(void) {
+    sim.own_memory = true;
+    tr_dispatcher *made = tr_demand_dispatcher_new(&(tr_demand_options){0});
+    sim.own_memory = false;
+    return made;
+}
+
 static inline node *start(tr_stage_options options) {
-    node *self = calloc(1, sizeof *self);
-    CHECK(self && sim.nodes_length < MAX_NODES);
+    node *self = sim_allocate(sizeof *self);
+    CHECK(sim.nodes_length < MAX_NODES);
     sim.nodes[sim.nodes_length++] = self;
     self->pid = sim.nodes_length;
     self->alive = true;
     self->last = &self->first;
     if (options.type != TR_CONSUMER && !options.dispatcher)
-        options.dispatcher = tr_demand_dispatcher_new(&(tr_demand_options){0});
+        options.dispatcher = demand_dispatcher();
     tr_words words = {self, sim_retain, sim_release, sim_join};
     CHECK_EQ(tr_stage_init(&self->stage, &options, &sim_ops, &words), TR_OK);
     return self;
@@ -458,6 +477,10 @@ static inline void die(node *self, tr_reason *reason) {
 
 /* After each input: what the host does. */
 static inline void after(node *self, int error) {
+    if (sim.failing && error == TR_ENOMEM) {
+        die(self, because("memory"));
+        return;
+    }
     CHECK_EQ(error, TR_OK);
     tr_reason *stop = self->alive ? tr_stage_stopping(&self->stage) : NULL;
     if (!stop) return;
