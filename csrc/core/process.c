@@ -458,3 +458,10 @@ int tri_park(tr_process *self, bool (*ready)(tr_process *), uint64_t deadline) {
 static bool has_new(tr_process *self) { return tri_mailbox_has_new(&self->mailbox); }
 
 int tr_wait(tr_process *self, uint64_t deadline) { return tri_park(self, has_new, deadline); }
+
+static bool never(tr_process *self) {
+    (void)self;
+    return false;
+}
+
+int tr_sleep(tr_process *self, uint64_t deadline) { return tri_park(self, never, deadline); }

@@ -292,6 +292,10 @@ tr_message *tr_receive(tr_process *self, bool (*match)(const tr_message *message
  * TR_EINTR (a signal), TR_EKILLED (the process was ended). */
 int tr_wait(tr_process *self, uint64_t deadline);
 
+/* Sleep until `deadline`, whatever arrives: TR_ETIMEDOUT when it has passed, TR_EINTR, TR_EKILLED.
+ * Detached callers only. */
+int tr_sleep(tr_process *self, uint64_t deadline);
+
 /* A call. tr_call sends the request with a fresh ref and registers the caller for the answer or the
  * callee's end; then tr_call_wait as tr_wait until it answers TR_OK; then exactly one of *reply
  * (owned) and *reason (owned) is set. Giving up: tr_call_cancel, after which a late answer is
