@@ -1,10 +1,11 @@
-"""A small object store over HTTP: the far end that `archiver.py` uploads to.
+"""A small object store over HTTP, server and client: the far end that `archiver.py` uploads to.
 
     python object_store.py FOLDER [--rate 400] [--resets 0.01]
 
-It listens on 127.0.0.1 on a free port, prints the port on a line of its own, and ends when its
-standard input ends: whoever started it holds that pipe, so the server dies with its parent, also
-when the parent was killed with SIGKILL. The standard library is all it needs.
+The server listens on 127.0.0.1 on a free port, prints the port on a line of its own, and ends when
+its standard input ends: whoever started it holds that pipe, so it dies with its parent, also when
+the parent was killed with SIGKILL. `Client(folder)` starts one and talks to it. The standard
+library is all that is needed.
 
     PUT /objects/<URL-quoted path>   201 stored, 200 stored again, 429 too fast: see Retry-After
     GET /stats                       the counters as JSON
@@ -16,6 +17,7 @@ its place and renamed into it: a torn upload is never seen.
 """
 
 import argparse
+import http.client
 import json
 import math
 import os
@@ -24,10 +26,13 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -37,7 +42,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s: close() sends RS
 
 
 class TokenBucket:
-    """Lets `rate` uploads a second pass, after a pause at most one second's worth at once.
+    """Lets `rate` uploads a second pass; begins with one, and keeps at most a second's worth.
 
     A client that waits the whole seconds it is told, and then goes on as fast as it can, comes out
     at `rate` on average. Safe to use from any thread.
@@ -46,7 +51,7 @@ class TokenBucket:
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.rate, self.size = rate, max(rate, 1.0)
         self._clock, self._lock = clock, threading.Lock()
-        self._tokens, self._filled = self.size, clock()
+        self._tokens, self._filled = 1.0, clock()
 
     def take(self) -> float:
         """Take one token: 0.0, or the seconds until there is one and nothing was taken."""
@@ -90,10 +95,10 @@ class ObjectStore(ThreadingHTTPServer):
             self._counts["duplicate"] += known
             return known
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> dict[str, int]:
         """Give the counters, and the `rate` that is allowed."""
         with self._lock:
-            return {**self._counts, "rate": self.bucket.rate}
+            return {**self._counts, "rate": round(self.bucket.rate)}
 
     def moment_of_reset(self) -> str | None:
         """Decide whether this upload ends with a reset: "before" or "after" storing, or not."""
@@ -195,6 +200,59 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the terminal to the one who started the server."""
+
+
+class TooFast(OSError):
+    """The store takes nothing for some `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the store takes nothing for {seconds:g} s")
+        self.seconds = seconds
+
+
+class Client:
+    """Starts a server that keeps its objects in `folder`, and makes requests; for any thread."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        command = [sys.executable, __file__, str(folder), *options]
+        self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._server.stdout is not None
+        self.port = int(self._server.stdout.readline())
+        self._idle: deque[http.client.HTTPConnection] = deque()
+
+    def put(self, name: str, body: bytes) -> None:
+        """Store an object. Raises TooFast, ConnectionError (stored or not) or another OSError."""
+        status, headers, text = self._request("PUT", f"/objects/{name}", body)
+        if status == 429:
+            raise TooFast(float(headers["Retry-After"]))
+        if status not in (200, 201):
+            raise OSError(f"{name}: the store answered {status} {text.decode()}".rstrip())
+
+    def stats(self) -> dict[str, int]:
+        """Give the server's counters, accepted, duplicate, refused and reset, and its rate."""
+        stats: dict[str, int] = json.loads(self._request("GET", "/stats")[2])
+        return stats
+
+    def close(self) -> None:
+        """End the server."""
+        for pipe in (self._server.stdin, self._server.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._server.wait()
+
+    def _request(self, method: str, path: str, body: bytes = b"") -> tuple[int, Message, bytes]:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            answer = response.status, response.headers, response.read()
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"{path}: {error!r}") from error
+        self._idle.append(connection)  # only one that works is used again
+        return answer
 
 
 def end_with_parent() -> None:
