@@ -11,23 +11,6 @@
 
 #include <structmember.h>
 
-#include "state.h"
-
-tr_message_state *tr_message_state_of(PyObject *module) {
-    return tr_state_of(module)->message;
-}
-
-bool tr_message_is_kill(PyObject *module, PyObject *exception) {
-    PyObject *killed = tr_state_of(module)->Killed;
-    return killed && PyErr_GivenExceptionMatches(exception, killed);
-}
-
-int tr_message_check_alive(PyObject *module) {
-    tr_state *state = tr_state_of(module);
-    tr_engine *engine = atomic_load(&state->engine);
-    return engine ? tr_check_alive(state, engine) : 0;
-}
-
 static tr_message_state *state_of(PyObject *self) {
     return tr_message_state_of(PyType_GetModule(Py_TYPE(self)));
 }
@@ -186,7 +169,7 @@ static PyObject *message_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 }
 
 /* The constructor without argument tuple and dict; anything unusual goes the long way. */
-static PyObject *message_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf,
+PyObject *tr_message_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf,
                                     PyObject *names) {
     Py_ssize_t count = PyVectorcall_NARGS(nargsf);
     if (!names && count >= 1 && count <= 3)
@@ -245,21 +228,6 @@ void tr_message_set_exception(message_object *self, PyObject *reason, bool exit)
     self->status = MESSAGE_EXCEPTION;
     self->exit = exit;
     replace(self, &self->reason, Py_NewRef(reason));
-}
-
-PyObject *tr_message_take_exception(void) {
-#if PY_VERSION_HEX >= 0x030C0000
-    return PyErr_GetRaisedException();
-#else
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback && value)
-        PyException_SetTraceback(value, traceback);
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    return value;
-#endif
 }
 
 static PyObject *get_metadata(PyObject *object, void *Py_UNUSED(closure)) {
@@ -531,101 +499,9 @@ static PyType_Slot slots[] = {
     {Py_tp_methods, methods},
     {0, NULL}};
 
-static PyType_Spec message_spec = {
+PyType_Spec tr_message_spec = {
     .name = "tailrace.Message",
     .basicsize = sizeof(message_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = slots,
 };
-
-/* ---- The module's share ------------------------------------------------------------------------- */
-
-int tr_message_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type, bool shown) {
-    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
-    if (!*type)
-        return -1;
-    return shown ? PyModule_AddType(module, *type) : 0;
-}
-
-static int intern_words(tr_message_state *state) {
-    const struct {
-        PyObject **word;
-        const char *text;
-    } words[] = {
-        {&state->word_default, "default"},     {&state->word_ok, "ok"},
-        {&state->word_failed, "failed"},       {&state->word_exception, "exception"},
-        {&state->word_error, "error"},         {&state->word_exit, "exit"},
-        {&state->word_bulk, "bulk"},           {&state->word_flush, "flush"},
-        {&state->word_size, "size"},           {&state->word_timeout, "timeout"},
-        {&state->word_ack, "ack"},             {&state->word_configure, "configure"},
-        {&state->word_emit, "emit"},           {&state->word_cont, "cont"},
-    };
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        *words[i].word = PyUnicode_InternFromString(words[i].text);
-        if (!*words[i].word)
-            return -1;
-    }
-    return 0;
-}
-
-int tr_message_init(PyObject *module) {
-    tr_message_state *state = PyMem_Calloc(1, sizeof *state);
-    if (!state) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    tr_state_of(module)->message = state;
-    if (intern_words(state) < 0 ||
-        tr_message_add_type(module, &message_spec, &state->message_type, true) < 0)
-        return -1;
-    state->message_type->tp_vectorcall = message_vectorcall;
-    if (tr_message_loop_init(module, state) < 0 || tr_open_batches_init(module, state) < 0)
-        return -1;
-    return tr_rate_limit_init(module, state);
-}
-
-int tr_message_traverse(tr_message_state *state, visitproc visit, void *arg) {
-    if (!state)
-        return 0;
-    Py_VISIT(state->message_type);
-    Py_VISIT(state->ledger_type);
-    Py_VISIT(state->loop_type);
-    Py_VISIT(state->batches_type);
-    Py_VISIT(state->open_batch_type);
-    Py_VISIT(state->limiter_type);
-    return 0;
-}
-
-void tr_message_clear(tr_message_state *state) {
-    if (!state)
-        return;
-#ifndef Py_GIL_DISABLED
-    while (state->spare) {
-        message_object *spare = state->spare;
-        state->spare = (message_object *)spare->data;
-        PyObject_GC_Del(spare);
-    }
-    state->spares = MESSAGE_FREE_LIST; /* from here on messages go back to the allocator */
-#endif
-    Py_CLEAR(state->message_type);
-    Py_CLEAR(state->ledger_type);
-    Py_CLEAR(state->loop_type);
-    Py_CLEAR(state->batches_type);
-    Py_CLEAR(state->open_batch_type);
-    Py_CLEAR(state->limiter_type);
-}
-
-void tr_message_free_state(tr_message_state *state) {
-    if (!state)
-        return;
-    tr_message_clear(state);
-    PyObject **words[] = {
-        &state->word_default, &state->word_ok,        &state->word_failed, &state->word_exception,
-        &state->word_error,   &state->word_exit,      &state->word_bulk,   &state->word_flush,
-        &state->word_size,    &state->word_timeout,   &state->word_ack,    &state->word_configure,
-        &state->word_emit,    &state->word_cont,
-    };
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        Py_CLEAR(*words[i]);
-    PyMem_Free(state);
-}

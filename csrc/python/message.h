@@ -64,6 +64,9 @@ void tr_message_free_state(tr_message_state *state);
 
 /* ---- Between message.c and its neighbours ------------------------------------------------------ */
 
+extern PyType_Spec tr_message_spec;
+PyObject *tr_message_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf,
+                                PyObject *names);
 int tr_message_loop_init(PyObject *module, tr_message_state *state);
 int tr_open_batches_init(PyObject *module, tr_message_state *state);
 int tr_rate_limit_init(PyObject *module, tr_message_state *state);
@@ -81,11 +84,9 @@ void tr_message_set_exception(message_object *message, PyObject *reason, bool ex
 /* The acknowledger, a new reference or NULL. */
 PyObject *tr_message_acknowledger(message_object *message);
 
-/* The exception being raised, as an object of its own and no longer raised. Owned. */
-PyObject *tr_message_take_exception(void);
-
-/* Whether this exception interrupts a killed process, whose code must unwind. */
-bool tr_message_is_kill(PyObject *module, PyObject *exception);
+/* The exception being raised, as an object of its own and no longer raised; owned. NULL, and it goes
+ * on being raised, if it interrupts a killed process: that code must unwind. */
+PyObject *tr_message_take_exception(PyObject *module);
 
 /* 0, or -1 with an exception if the caller is leftover code of a killed process. */
 int tr_message_check_alive(PyObject *module);

@@ -180,14 +180,9 @@ static int append(PyObject **list, PyObject *item) {
 /* The handler raised on `message`, which had `data` (borrowed, may be NULL): make the message what it
  * was when it was given (P66) and let Python judge. A kill goes on unwinding. */
 static int handle_error(message_loop *self, PyObject *message, PyObject *data, PyObject **failed) {
-    PyObject *exception = tr_message_take_exception();
+    PyObject *exception = tr_message_take_exception(self->module);
     if (!exception)
         return -1;
-    if (tr_message_is_kill(self->module, exception)) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
-        Py_DECREF(exception);
-        return -1;
-    }
     PyObject *old = ((message_object *)message)->data;
     ((message_object *)message)->data = Py_XNewRef(data);
     Py_XDECREF(old);
@@ -473,70 +468,99 @@ static PyObject *pull(PyObject *module, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_FALSE;
 }
 
-/* split(messages): (ok, failed), each in order; RuntimeError quoting what is no list of messages. */
-static PyObject *split(PyObject *module, PyObject *messages) {
-    tr_message_state *state = tr_message_state_of(module);
+/* Sort messages by status into two new lists, in order, and say whether one has an acknowledger. -1
+ * with a RuntimeError quoting what is no list of messages. */
+static int sort_messages(tr_message_state *state, PyObject *messages, PyObject **ok,
+                         PyObject **failed, bool *told) {
+    *told = false;
+    *ok = *failed = NULL;
     if (!PyList_Check(messages)) {
         PyErr_Format(PyExc_RuntimeError, "expected a list of messages, got %R", messages);
-        return NULL;
+        return -1;
     }
-    PyObject *ok = PyList_New(0), *failed = PyList_New(0);
-    if (!ok || !failed)
+    PyObject *items = PyList_AsTuple(messages); /* the list is the user's, and may change */
+    *ok = PyList_New(0);
+    *failed = PyList_New(0);
+    if (!items || !*ok || !*failed)
         goto fail;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(messages); i++) {
-        PyObject *item = PyList_GET_ITEM(messages, i); /* borrowed from a list nobody else has */
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items); i++) {
+        PyObject *item = PyTuple_GET_ITEM(items, i); /* borrowed */
         if (!is_message(state, item)) {
             PyErr_Format(PyExc_RuntimeError, "expected a list of messages, got %R in %R", item,
                          messages);
             goto fail;
         }
-        bool good = ((message_object *)item)->status == MESSAGE_OK;
-        if (PyList_Append(good ? ok : failed, item) < 0)
+        message_object *message = (message_object *)item;
+        *told = *told || message->acknowledger;
+        if (PyList_Append(message->status == MESSAGE_OK ? *ok : *failed, item) < 0)
             goto fail;
     }
-    return Py_BuildValue("(NN)", ok, failed);
+    Py_DECREF(items);
+    return 0;
 fail:
-    Py_XDECREF(ok);
-    Py_XDECREF(failed);
-    return NULL;
+    Py_XDECREF(items);
+    Py_CLEAR(*ok);
+    Py_CLEAR(*failed);
+    return -1;
 }
 
-/* run_batch(handle_batch, batcher, messages, info): (None, ok, failed, number returned), or, if it
- * raised or answered no list of messages, (exception, [], messages as received, 0): also with the
- * data they had (P94). */
+/* split(messages): (ok, failed, whether somebody is to be told). */
+static PyObject *split(PyObject *module, PyObject *messages) {
+    PyObject *ok, *failed;
+    bool told;
+    if (sort_messages(tr_message_state_of(module), messages, &ok, &failed, &told) < 0)
+        return NULL;
+    return Py_BuildValue("(NNO)", ok, failed, told ? Py_True : Py_False);
+}
+
+/* The data of each message, in a new tuple. */
+static PyObject *data_of(PyObject *messages) {
+    Py_ssize_t size = PyList_GET_SIZE(messages);
+    PyObject *data = PyTuple_New(size);
+    for (Py_ssize_t i = 0; data && i < size; i++) {
+        message_object *message = (message_object *)PyList_GET_ITEM(messages, i);
+        PyTuple_SET_ITEM(data, i, Py_NewRef(message->data ? message->data : Py_None));
+    }
+    return data;
+}
+
+static void restore_data(PyObject *messages, PyObject *data) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(data); i++) {
+        message_object *message = (message_object *)PyList_GET_ITEM(messages, i);
+        Py_XSETREF(message->data, Py_NewRef(PyTuple_GET_ITEM(data, i)));
+    }
+}
+
+/* run_batch(handle_batch, batcher, messages, info): (None, ok, failed, whether somebody is to be told,
+ * number returned), or, if it raised or answered no list of messages, (exception, [], the messages as
+ * received, True, 0): also with the data they had (P94). */
 static PyObject *run_batch(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    PyObject *copy = NULL, *data = NULL, *returned = NULL, *halves = NULL, *answer = NULL;
+    tr_message_state *state = tr_message_state_of(module);
+    PyObject *copy = NULL, *data = NULL, *returned = NULL, *answer = NULL, *ok, *failed;
+    bool told;
     if (count != 4 || !PyList_CheckExact(args[2])) {
         PyErr_SetString(PyExc_TypeError, "run_batch: expected (callable, str, list, BatchInfo)");
         return NULL;
     }
-    Py_ssize_t size = PyList_GET_SIZE(args[2]);
-    copy = PyList_GetSlice(args[2], 0, size);
-    data = PyTuple_New(size);
-    if (!copy || !data)
+    copy = PyList_GetSlice(args[2], 0, PyList_GET_SIZE(args[2]));
+    data = copy ? data_of(copy) : NULL;
+    if (!data)
         goto done;
-    for (Py_ssize_t i = 0; i < size; i++) {
-        message_object *message = (message_object *)PyList_GET_ITEM(copy, i);
-        PyTuple_SET_ITEM(data, i, Py_NewRef(message->data ? message->data : Py_None));
-    }
     returned = PyObject_Vectorcall(args[0], args + 1, 3, NULL);
-    if (returned)
-        halves = split(module, returned);
-    if (halves) {
-        answer = Py_BuildValue("(OOOn)", Py_None, PyTuple_GET_ITEM(halves, 0),
-                               PyTuple_GET_ITEM(halves, 1), PyList_GET_SIZE(returned));
+    if (returned && sort_messages(state, returned, &ok, &failed, &told) == 0) {
+        Py_ssize_t number = PyList_GET_SIZE(ok) + PyList_GET_SIZE(failed);
+        answer = Py_BuildValue("(ONNOn)", Py_None, ok, failed, told ? Py_True : Py_False, number);
         goto done;
     }
-    for (Py_ssize_t i = 0; i < size; i++) {
-        message_object *message = (message_object *)PyList_GET_ITEM(copy, i);
-        Py_XSETREF(message->data, Py_NewRef(PyTuple_GET_ITEM(data, i)));
+    PyObject *exception = tr_message_take_exception(module);
+    if (exception) {
+        restore_data(copy, data);
+        answer = Py_BuildValue("(N[]OOi)", exception, copy, Py_True, 0);
     }
-    answer = Py_BuildValue("(N[]Oi)", tr_message_take_exception(), copy, 0);
 done:
     Py_XDECREF(copy);
     Py_XDECREF(data);
     Py_XDECREF(returned);
-    Py_XDECREF(halves);
     return answer;
 }
 
@@ -557,10 +581,10 @@ static PyMethodDef functions[] = {
     {"pull", (PyCFunction)(void (*)(void))pull, METH_FASTCALL,
      "pull(iterator, n, into, as_messages, patience, /)\n--\n\nAppend up to n items; whether the "
      "iterator ended."},
-    {"split", split, METH_O, "split(messages, /)\n--\n\nThe ok ones and the others, in order."},
+    {"split", split, METH_O, "split(messages, /)\n--\n\n(ok, failed, whether one has an acknowledger), in order."},
     {"run_batch", (PyCFunction)(void (*)(void))run_batch, METH_FASTCALL,
      "run_batch(handle_batch, batcher, messages, info, /)\n--\n\n(exception or None, ok, failed, "
-     "number returned)."},
+     "whether one has an acknowledger, number returned)."},
     {"set_exception", (PyCFunction)(void (*)(void))set_exception, METH_FASTCALL,
      "set_exception(message, exception, exit, /)\n--\n\nMark a message as an exception."},
     {NULL, NULL, 0, NULL}};

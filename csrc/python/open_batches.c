@@ -27,7 +27,8 @@ typedef struct open_batch {
 
 typedef struct batches {
     PyObject_HEAD
-    tr_message_state *state; /* of the module that the type keeps alive */
+    PyObject *module;        /* borrowed: the type keeps it alive */
+    tr_message_state *state; /* of the module */
     tr_batcher batcher;
     PyObject *by_key;   /* owned dict: key -> open_batch */
     PyObject *restarts; /* owned dict: key -> accumulator that the last emit answered, or NULL */
@@ -189,8 +190,8 @@ static int put(batches *self, open_batch *batch, PyObject *message) {
 }
 
 /* Hand the message back with the exception being raised, which ends being raised. */
-static int refuse(harvest *out, PyObject *message) {
-    PyObject *exception = tr_message_take_exception(), *pair = NULL;
+static int refuse(batches *self, harvest *out, PyObject *message) {
+    PyObject *exception = tr_message_take_exception(self->module), *pair = NULL;
     if (exception && (out->refused || (out->refused = PyList_New(0))))
         pair = PyTuple_Pack(2, message, exception);
     Py_XDECREF(exception);
@@ -237,7 +238,7 @@ static int add_all(batches *self, PyObject *messages, uint64_t now, harvest *out
         if (!batch || key != last) {
             open_batch *next = find_or_open(self, key, now);
             if (!next) {
-                if (refuse(out, item) < 0)
+                if (refuse(self, out, item) < 0)
                     return -1;
                 continue;
             }
@@ -251,7 +252,7 @@ static int add_all(batches *self, PyObject *messages, uint64_t now, harvest *out
         }
         int full = put(self, batch, item);
         if (full < 0) {
-            if (refuse(out, item) < 0 || drop_if_empty(self, &batch) < 0)
+            if (refuse(self, out, item) < 0 || drop_if_empty(self, &batch) < 0)
                 return -1;
             continue;
         }
@@ -341,7 +342,8 @@ static PyObject *batches_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     batches *self = (batches *)type->tp_alloc(type, 0);
     if (!self)
         return NULL;
-    self->state = tr_message_state_of(PyType_GetModule(type));
+    self->module = PyType_GetModule(type);
+    self->state = tr_message_state_of(self->module);
     tr_batcher_init(&self->batcher, splitter == Py_None ? size : 0, timeout);
     if (splitter != Py_None) {
         self->splitter = Py_NewRef(splitter);

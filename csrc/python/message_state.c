@@ -1,0 +1,122 @@
+/* message_state.c: what the C parts of the pipeline keep per module: types, words, spare messages. */
+#include "message.h"
+
+#include "state.h"
+
+tr_message_state *tr_message_state_of(PyObject *module) {
+    return tr_state_of(module)->message;
+}
+
+int tr_message_check_alive(PyObject *module) {
+    tr_state *state = tr_state_of(module);
+    tr_engine *engine = atomic_load(&state->engine);
+    return engine ? tr_check_alive(state, engine) : 0;
+}
+
+PyObject *tr_message_take_exception(PyObject *module) {
+    PyObject *killed = tr_state_of(module)->Killed;
+    if (killed && PyErr_ExceptionMatches(killed))
+        return NULL;
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback && value)
+        PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+#endif
+}
+
+int tr_message_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type, bool shown) {
+    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (!*type)
+        return -1;
+    return shown ? PyModule_AddType(module, *type) : 0;
+}
+
+static int intern_words(tr_message_state *state) {
+    const struct {
+        PyObject **word;
+        const char *text;
+    } words[] = {
+        {&state->word_default, "default"},     {&state->word_ok, "ok"},
+        {&state->word_failed, "failed"},       {&state->word_exception, "exception"},
+        {&state->word_error, "error"},         {&state->word_exit, "exit"},
+        {&state->word_bulk, "bulk"},           {&state->word_flush, "flush"},
+        {&state->word_size, "size"},           {&state->word_timeout, "timeout"},
+        {&state->word_ack, "ack"},             {&state->word_configure, "configure"},
+        {&state->word_emit, "emit"},           {&state->word_cont, "cont"},
+    };
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        *words[i].word = PyUnicode_InternFromString(words[i].text);
+        if (!*words[i].word)
+            return -1;
+    }
+    return 0;
+}
+
+int tr_message_init(PyObject *module) {
+    tr_message_state *state = PyMem_Calloc(1, sizeof *state);
+    if (!state) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    tr_state_of(module)->message = state;
+    if (intern_words(state) < 0 ||
+        tr_message_add_type(module, &tr_message_spec, &state->message_type, true) < 0)
+        return -1;
+    state->message_type->tp_vectorcall = tr_message_vectorcall;
+    if (tr_message_loop_init(module, state) < 0 || tr_open_batches_init(module, state) < 0)
+        return -1;
+    return tr_rate_limit_init(module, state);
+}
+
+int tr_message_traverse(tr_message_state *state, visitproc visit, void *arg) {
+    if (!state)
+        return 0;
+    Py_VISIT(state->message_type);
+    Py_VISIT(state->ledger_type);
+    Py_VISIT(state->loop_type);
+    Py_VISIT(state->batches_type);
+    Py_VISIT(state->open_batch_type);
+    Py_VISIT(state->limiter_type);
+    return 0;
+}
+
+void tr_message_clear(tr_message_state *state) {
+    if (!state)
+        return;
+#ifndef Py_GIL_DISABLED
+    while (state->spare) {
+        message_object *spare = state->spare;
+        state->spare = (message_object *)spare->data;
+        PyObject_GC_Del(spare);
+    }
+    state->spares = MESSAGE_FREE_LIST; /* from here on messages go back to the allocator */
+#endif
+    Py_CLEAR(state->message_type);
+    Py_CLEAR(state->ledger_type);
+    Py_CLEAR(state->loop_type);
+    Py_CLEAR(state->batches_type);
+    Py_CLEAR(state->open_batch_type);
+    Py_CLEAR(state->limiter_type);
+}
+
+void tr_message_free_state(tr_message_state *state) {
+    if (!state)
+        return;
+    tr_message_clear(state);
+    PyObject **words[] = {
+        &state->word_default, &state->word_ok,        &state->word_failed, &state->word_exception,
+        &state->word_error,   &state->word_exit,      &state->word_bulk,   &state->word_flush,
+        &state->word_size,    &state->word_timeout,   &state->word_ack,    &state->word_configure,
+        &state->word_emit,    &state->word_cont,
+    };
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        Py_CLEAR(*words[i]);
+    PyMem_Free(state);
+}
