@@ -458,7 +458,10 @@ static inline node *both(void (*on_events)(node *, tr_batch *, tr_outcome *)) {
 
 /* A process ends: its peers learn it. */
 static inline void die(node *self, tr_reason *reason) {
-    if (!self->alive) return;
+    if (!self->alive) {
+        tr_reason_release(reason);
+        return;
+    }
     self->alive = false;
     tr_stage_fini(&self->stage);
     while (self->first) {

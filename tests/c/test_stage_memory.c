@@ -2,7 +2,7 @@
  * the input that needed it answers TR_ENOMEM, nothing leaks, and the other stages go on.
  *
  * malloc and friends are replaced here, which the sanitizers do not allow: with them this program
- * only says so. It runs under valgrind. */
+ * only says so. */
 #include "stage_sim.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -17,18 +17,34 @@ int main(void) {
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *memory, size_t size);
+extern void __libc_free(void *memory);
 
 static long until_failure; /* 0: never */
 static bool failed;
+static long living; /* blocks */
 
 static bool fails(void) {
     if (sim.own_memory || !until_failure || --until_failure) return false;
     return failed = true;
 }
 
-void *malloc(size_t size) { return fails() ? NULL : __libc_malloc(size); }
-void *calloc(size_t count, size_t size) { return fails() ? NULL : __libc_calloc(count, size); }
-void *realloc(void *memory, size_t size) { return fails() ? NULL : __libc_realloc(memory, size); }
+static void *born(void *memory) {
+    living += memory != NULL;
+    return memory;
+}
+
+void *malloc(size_t size) { return fails() ? NULL : born(__libc_malloc(size)); }
+void *calloc(size_t count, size_t size) { return fails() ? NULL : born(__libc_calloc(count, size)); }
+
+void *realloc(void *memory, size_t size) {
+    if (fails()) return NULL;
+    return memory ? __libc_realloc(memory, size) : born(__libc_realloc(NULL, size));
+}
+
+void free(void *memory) {
+    living -= memory != NULL;
+    __libc_free(memory);
+}
 
 /* Many subscriptions, a buffer that joins, waiting input and accumulated events. */
 static void use_everything(void) {
@@ -58,7 +74,9 @@ static void every_allocation_may_fail(void) {
         sim.failing = true;
         failed = false;
         until_failure = number;
+        long before = living;
         use_everything();
+        CHECK_EQ(living, before);
         until_failure = 0;
         if (!failed) break;
     }
