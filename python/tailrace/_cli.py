@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-
 DEMO = """Compress every file below FOLDER and upload it to an object store on this machine, which
 limits the rate and hangs up at times; then compare all of them with their files by hash. Ctrl-C
 stops in good order; the same command goes on where it stopped, after any end. Exit code: 0

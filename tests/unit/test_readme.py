@@ -1,0 +1,51 @@
+"""The programs in the README and in the tutorial run as they stand and print what they should."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 100.0
+
+
+def run(document: str, folder: Path) -> str:
+    """Run all Python blocks of a document as one program; returns what it printed."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
+    program = folder / "program.py"
+    program.write_text("\n".join(blocks))
+    done = subprocess.run(
+        [sys.executable, program], cwd=folder, capture_output=True, text=True, timeout=LIMIT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_first_program_squares_in_groups_of_five(tmp_path: Path) -> None:
+    *sums, last = run("README.md", tmp_path).splitlines()
+    assert last == "10 done"
+    assert sum(map(int, sums)) == sum(n * n for n in range(1, 11))
+    assert len(sums) == 2
+
+
+def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    lines = run("docs/tutorial.md", tmp_path).splitlines()
+    assert lines[:3] == ["3 0", "failed: -2 negative", "2 1"]
+    assert sorted(lines[3:7]) == ["even 10 size"] * 2 + ["odd 10 size"] * 2
+    assert lines[7:] == ["a attempt 1", "b attempt 1", "c attempt 1", "b attempt 2", "0 left"]
+
+
+def test_two_commands_are_exactly_two_shell_blocks() -> None:
+    section = (ROOT / "README.md").read_text().split("\n## Two commands\n")[1].split("\n## ")[0]
+    first, second = re.findall(r"^```sh\n(.*?)^```", section, re.M | re.S)
+    assert first.strip().endswith("tailrace demo")
+    assert second.strip().endswith("-m pytest")
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/index.md", "docs/tutorial.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    place = ROOT / document
+    for target in re.findall(r"\]\(([^)#]+)\)", place.read_text()):
+        assert (place.parent / target).exists(), target
