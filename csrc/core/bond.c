@@ -300,6 +300,10 @@ void tr_exit_self(tr_process *self, tr_reason *reason) {
     tri_grave_free(engine, grave);
 }
 
+bool tr_traps_exit(const tr_process *process) {
+    return (atomic_load(&((tr_process *)process)->flags) & TRI_TRAP) != 0;
+}
+
 bool tr_trap_exit(tr_process *self, bool trap) {
     uint8_t before = trap ? atomic_fetch_or(&self->flags, TRI_TRAP)
                           : atomic_fetch_and(&self->flags, (uint8_t)~TRI_TRAP);

@@ -95,6 +95,11 @@ tr_process *tr_self_or_null(tr_engine *engine) {
     return thread == NULL ? NULL : thread->current;
 }
 
+bool tr_on_engine_thread(tr_engine *engine) {
+    tri_thread *thread = tri_thread_here_or_null(engine);
+    return thread != NULL && thread->worker != NULL;
+}
+
 void tr_self_renew(tr_engine *engine) {
     tri_thread *thread = tri_thread_here_or_null(engine);
     if (thread == NULL || thread->own == NULL || thread->current != thread->own) return;

@@ -224,6 +224,9 @@ int tr_spawn(tr_engine *engine, const tr_spawn_options *options, const tr_behavi
  * and the caller's own process is current again. */
 void tr_leave(tr_engine *engine);
 
+/* Whether the calling thread is one of the engine's own. */
+bool tr_on_engine_thread(tr_engine *engine);
+
 /* The process of the calling thread; a foreign thread gets one of its own on first use. NULL when
  * memory is short or the engine is stopping. */
 tr_process *tr_self(tr_engine *engine);
@@ -336,6 +339,7 @@ bool tr_demonitor(tr_process *self, tr_ref ref, bool flush);
 void tr_exit(tr_engine *engine, tr_pid from, tr_pid pid, tr_reason *reason);
 /* End the calling process; takes over the reason. The caller then returns from its callback. */
 void tr_exit_self(tr_process *self, tr_reason *reason);
+bool tr_traps_exit(const tr_process *process);
 /* The previous flag. */
 bool tr_trap_exit(tr_process *self, bool trap);
 

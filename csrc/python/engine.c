@@ -1,0 +1,251 @@
+/* engine.c: the binding's side of the engine's life: host functions, lazy start, exit, fork.
+ *
+ * The engine is started by the package's _engine.start (called from tr_engine_get on first use), which
+ * knows the options; it is stopped through the control door, without the interpreter lock. What an
+ * engine thread needs from Python is here: a thread state made on its own thread, attach and detach.
+ *
+ * After the interpreter began to end nobody may attach any more: `closed` is set first, and a thread
+ * that comes too late sleeps for ever. Objects dropped by detached threads (timers, a thread's end)
+ * go to a lock-free stack that attached ones empty. */
+#include <unistd.h>
+
+#include "state.h"
+
+/* ---- Host functions -----------------------------------------------------------------------------*/
+
+void tr_release_deferred(tr_state *state) {
+    if (atomic_load_explicit(&state->deferred, memory_order_relaxed) == NULL) return;
+    tr_deferred *list = atomic_exchange(&state->deferred, NULL);
+    while (list != NULL) {
+        tr_deferred *next = list->next;
+        Py_DECREF(list->object);
+        PyMem_RawFree(list);
+        list = next;
+    }
+}
+
+static void host_release(void *context, tr_term term) {
+    tr_state *state = context;
+    if (atomic_load(&state->closed)) return; /* too late: the objects go with the interpreter */
+    if (PyGILState_Check()) {
+        Py_DECREF((PyObject *)term);
+        return;
+    }
+    tr_deferred *node = PyMem_RawMalloc(sizeof *node);
+    if (node == NULL) return; /* an object too many alive is better than an abort */
+    node->object = term;
+    node->next = atomic_load(&state->deferred);
+    while (!atomic_compare_exchange_weak(&state->deferred, &node->next, node)) continue;
+}
+
+static void *host_thread_start(void *context) {
+    tr_state *state = context;
+    return atomic_load(&state->closed) ? NULL : PyThreadState_New(state->interpreter);
+}
+
+static void host_attach(void *context, void *thread) {
+    tr_state *state = context;
+    while (atomic_load(&state->closed)) pause();
+    PyEval_RestoreThread(thread);
+    tr_release_deferred(state);
+}
+
+static void host_detach(void *context, void *thread) {
+    (void)context;
+    (void)thread;
+    PyEval_SaveThread();
+}
+
+static void host_thread_stop(void *context, void *thread) {
+    tr_state *state = context;
+    if (atomic_load(&state->closed)) return;
+    PyEval_RestoreThread(thread);
+    PyThreadState_Clear(thread);
+    PyThreadState_DeleteCurrent();
+}
+
+static void host_interrupt(void *context, void *thread) {
+    tr_state *state = context;
+    PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, state->Killed);
+}
+
+static void host_interrupt_clear(void *context, void *thread) {
+    (void)context;
+    PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, NULL);
+}
+
+static void host_forked(void *context) {
+    tr_state *state = context;
+    Py_XDECREF(PyObject_CallNoArgs(state->python.forked_exit));
+    _exit(1); /* forked_exit does not return */
+}
+
+static tr_host host_of(tr_state *state) {
+    return (tr_host){.context = state,
+                     .release = host_release,
+                     .thread_start = host_thread_start,
+                     .thread_stop = host_thread_stop,
+                     .attach = host_attach,
+                     .detach = host_detach,
+                     .interrupt = host_interrupt,
+                     .interrupt_clear = host_interrupt_clear,
+                     .forked = host_forked};
+}
+
+/* ---- Start and stop -----------------------------------------------------------------------------*/
+
+PyObject *tr_engine_start(PyObject *module, PyObject *args) {
+    tr_state *state = tr_state_of(module);
+    unsigned int max_processes, max_threads, parallel;
+    int handoff;
+    double switch_interval;
+    if (!PyArg_ParseTuple(args, "IIIpd", &max_processes, &max_threads, &parallel, &handoff,
+                          &switch_interval))
+        return NULL;
+    if (atomic_load(&state->engine) != NULL) return tr_raise(state, "running", NULL);
+    tr_options options = {.max_processes = max_processes,
+                          .max_threads = max_threads,
+                          .parallel = parallel,
+                          .handoff = handoff != 0,
+                          .switch_interval = (uint64_t)(switch_interval * 1e9)};
+    tr_host host = host_of(state);
+    tr_engine *engine = tr_engine_new(&options, &host);
+    if (engine == NULL) return PyErr_NoMemory();
+    state->engine_id++;
+    state->stopped = false;
+    atomic_store(&state->engine, engine);
+    Py_RETURN_NONE;
+}
+
+/* The package stopped the engine (its threads are gone, or given up): forget it. Its memory stays, since
+ * threads and timers may still look at it. */
+PyObject *tr_engine_stopped(PyObject *module, PyObject *unused) {
+    (void)unused;
+    tr_state *state = tr_state_of(module);
+    atomic_store(&state->engine, NULL);
+    state->stopped = true;
+    tr_release_deferred(state);
+    Py_RETURN_NONE;
+}
+
+PyObject *tr_engine_close(PyObject *module, PyObject *unused) {
+    (void)unused;
+    atomic_store(&tr_state_of(module)->closed, true);
+    Py_RETURN_NONE;
+}
+
+PyObject *tr_engine_address(PyObject *module, PyObject *unused) {
+    (void)unused;
+    tr_engine *engine = atomic_load(&tr_state_of(module)->engine);
+    return PyLong_FromUnsignedLongLong((uintptr_t)engine);
+}
+
+tr_engine *tr_engine_get(tr_state *state) {
+    tr_engine *engine = atomic_load_explicit(&state->engine, memory_order_acquire);
+    if (engine != NULL) return engine;
+    if (state->stopped || atomic_load(&state->closed)) {
+        tr_raise(state, "stopped", NULL);
+        return NULL;
+    }
+    PyObject *done = PyObject_CallNoArgs(state->python.start_engine);
+    if (done == NULL) return NULL;
+    Py_DECREF(done);
+    engine = atomic_load(&state->engine);
+    if (engine == NULL) tr_raise(state, "stopped", NULL);
+    return engine;
+}
+
+/* ---- The calling process ------------------------------------------------------------------------*/
+
+static tr_process *raise_ended(tr_state *state, tr_engine *engine, tr_process *self) {
+    if (tr_process_kind(self) != TR_KIND_THREAD_OWN) {
+        PyErr_SetNone(state->Killed);
+        return NULL;
+    }
+    tr_reason *reason = tr_process_reason(self);
+    PyObject *detail = tr_reason_to_python(state, reason);
+    tr_reason_release(reason);
+    tr_self_renew(engine);
+    if (detail == NULL) return NULL;
+    PyObject *exception = PyObject_CallOneArg(state->python.ProcessExit, detail);
+    Py_DECREF(detail);
+    if (exception == NULL) return NULL;
+    PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    Py_DECREF(exception);
+    return NULL;
+}
+
+tr_process *tr_current(tr_state *state, tr_engine *engine) {
+    tr_process *self = tr_self(engine);
+    if (self == NULL) {
+        tr_raise_code(state, tr_engine_stopping(engine) ? TR_ESTOPPED : TR_ELIMIT);
+        return NULL;
+    }
+    return tr_process_is_dead(self) ? raise_ended(state, engine, self) : self;
+}
+
+int tr_check_alive(tr_state *state, tr_engine *engine) {
+    tr_process *self = tr_self_or_null(engine);
+    if (self == NULL || !tr_process_is_dead(self)) return 0;
+    raise_ended(state, engine, self);
+    return -1;
+}
+
+/* ---- Fork ---------------------------------------------------------------------------------------*/
+
+static uint32_t random_program(void) {
+    uint32_t program = 0;
+    PyObject *os = PyImport_ImportModule("os");
+    PyObject *bytes = os == NULL ? NULL : PyObject_CallMethod(os, "urandom", "i", 4);
+    if (bytes != NULL && PyBytes_Check(bytes)) memcpy(&program, PyBytes_AS_STRING(bytes), 4);
+    PyErr_Clear();
+    Py_XDECREF(bytes);
+    Py_XDECREF(os);
+    return program != 0 ? program : (uint32_t)getpid();
+}
+
+/* "begin" at import, then "prepare", "parent" and "child" around os.fork. */
+PyObject *tr_fork_hook(PyObject *module, PyObject *when) {
+    tr_state *state = tr_state_of(module);
+    tr_engine *engine = atomic_load(&state->engine);
+    const char *text = PyUnicode_AsUTF8(when);
+    if (text == NULL) return NULL;
+    if (strcmp(text, "prepare") == 0 && engine != NULL) tr_engine_fork_prepare(engine);
+    if (strcmp(text, "parent") == 0 && engine != NULL) tr_engine_fork_parent(engine);
+    if (strcmp(text, "child") == 0) {
+        if (engine != NULL) tr_engine_fork_child(engine);
+        atomic_store(&state->engine, NULL);
+        state->stopped = false;
+        state->main_thread = PyThread_get_thread_ident();
+    }
+    if (strcmp(text, "child") == 0 || strcmp(text, "begin") == 0)
+        state->engine_id = (uint64_t)(state->program = random_program()) << 32;
+    Py_RETURN_NONE;
+}
+
+static PyObject *pid_number(PyObject *module, PyObject *pid) {
+    tr_state *state = tr_state_of(module);
+    tr_engine *engine = tr_engine_get(state);
+    tr_pid number;
+    PyObject *name;
+    if (engine == NULL || tr_destination(state, engine, pid, &number, &name) != 0) return NULL;
+    return PyLong_FromUnsignedLongLong(number);
+}
+
+static PyObject *pid_from_number(PyObject *module, PyObject *number) {
+    unsigned long long pid = PyLong_AsUnsignedLongLong(number);
+    if (pid == (unsigned long long)-1 && PyErr_Occurred()) return NULL;
+    return tr_pid_new(tr_state_of(module), pid);
+}
+
+PyMethodDef tr_engine_functions[] = {
+    {"engine_start", tr_engine_start, METH_VARARGS,
+     "engine_start(max_processes, max_threads, parallel, handoff, switch_interval)"},
+    {"engine_stopped", tr_engine_stopped, METH_NOARGS, "Forget the engine that was stopped."},
+    {"engine_close", tr_engine_close, METH_NOARGS, "The interpreter ends: nobody attaches now."},
+    {"engine_address", tr_engine_address, METH_NOARGS, "The tr_engine * as an int; 0 if none."},
+    {"fork_hook", tr_fork_hook, METH_O, "Around os.fork: begin, prepare, parent, child."},
+    {"pid_number", pid_number, METH_O, "The tr_pid of a Pid, a name or a handle; 0 if none."},
+    {"pid_from_number", pid_from_number, METH_O, "The Pid of a tr_pid of the running engine."},
+    {NULL, NULL, 0, NULL},
+};

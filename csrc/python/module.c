@@ -1,0 +1,143 @@
+/* module.c: the module tailrace._core: its state, its types, its functions.
+ *
+ * Multi-phase init; no interpreter lock needed; one interpreter only (a second one would need engine
+ * threads of its own). The state is embedded in the module and cleared with it. */
+#include "message.h"
+#include "state.h"
+
+/* The order of tr_texts. */
+static const char *const texts[] = {
+    "normal", "shutdown", "kill", "killed", "noproc", "timeout",
+    "init", "handle_call", "handle_cast", "handle_info", "handle_continue", "handle_timeout",
+    "terminate", "value", "events", "continue_", "reason", "reply", "pid",
+    "$cast", "$call",
+};
+
+/* The order of tr_python. */
+static const char *const names[] = {
+    "Down", "Exit", "Reply", "NoReply", "Stop", "NOREPLY", "IGNORE", "UNSET", "ProcessExit",
+    "make_error", "log_crash", "start_engine", "process_info", "forked_exit",
+};
+
+enum { TEXTS = sizeof texts / sizeof *texts, NAMES = sizeof names / sizeof *names };
+static_assert(sizeof(tr_texts) == TEXTS * sizeof(PyObject *), "texts and tr_texts differ");
+static_assert(sizeof(tr_python) == NAMES * sizeof(PyObject *), "names and tr_python differ");
+
+/* configure(**objects): what C needs of the package. Once, at import. */
+static PyObject *configure(PyObject *module, PyObject *args, PyObject *keywords) {
+    PyObject **slots = (PyObject **)&tr_state_of(module)->python;
+    if (PyTuple_GET_SIZE(args) != 0 || keywords == NULL) {
+        PyErr_SetString(PyExc_TypeError, "configure() takes keywords only");
+        return NULL;
+    }
+    for (int i = 0; i < NAMES; i++) {
+        PyObject *object = PyDict_GetItemString(keywords, names[i]);
+        if (object == NULL) {
+            PyErr_Format(PyExc_TypeError, "configure() misses %s", names[i]);
+            return NULL;
+        }
+        Py_XSETREF(slots[i], Py_NewRef(object));
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *restore_pid(PyObject *module, PyObject *args) {
+    unsigned long long pid, engine;
+    if (!PyArg_ParseTuple(args, "KK", &pid, &engine)) return NULL;
+    PyObject *object = tr_pid_new(tr_state_of(module), pid);
+    if (object != NULL) ((tr_pid_object *)object)->engine = engine;
+    return object;
+}
+
+static PyMethodDef functions[] = {
+    {"configure", (PyCFunction)(void (*)(void))configure, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"restore_pid", restore_pid, METH_VARARGS, "What a pickled Pid calls."},
+    {NULL, NULL, 0, NULL},
+};
+
+static int make_killed(PyObject *module, tr_state *state) {
+    PyObject *bases = PyExc_BaseException;
+    state->Killed = PyErr_NewExceptionWithDoc(
+        "tailrace._core.Killed",
+        "The process that runs this code was killed. Let it pass: whatever is done now is dropped.",
+        bases, NULL);
+    return state->Killed == NULL ? -1 : PyModule_AddObjectRef(module, "Killed", state->Killed);
+}
+
+static int make_texts(tr_state *state) {
+    PyObject **slots = (PyObject **)&state->texts;
+    for (int i = 0; i < TEXTS; i++)
+        if ((slots[i] = PyUnicode_InternFromString(texts[i])) == NULL) return -1;
+    return 0;
+}
+
+static int module_exec(PyObject *module) {
+    tr_state *state = tr_state_of(module);
+    state->module = module;
+    state->interpreter = PyInterpreterState_Get();
+    state->main_thread = PyThread_get_thread_ident();
+    PyMethodDef *tables[] = {functions, tr_engine_functions, tr_process_functions,
+                             tr_call_functions, tr_server_functions};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        if (PyModule_AddFunctions(module, tables[i]) != 0) return -1;
+    if (make_texts(state) != 0 || tr_pid_types(module, state) != 0) return -1;
+    if (make_killed(module, state) != 0) return -1;
+    return tr_message_init(module);
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
+    tr_state *state = tr_state_of(module);
+    PyObject **python = (PyObject **)&state->python;
+    for (int i = 0; i < NAMES; i++) Py_VISIT(python[i]);
+    Py_VISIT(state->Pid);
+    Py_VISIT(state->Ref);
+    Py_VISIT(state->From);
+    Py_VISIT(state->Timer);
+    Py_VISIT(state->Killed);
+    return tr_message_traverse(state->message, visit, arg);
+}
+
+static int module_clear(PyObject *module) {
+    tr_state *state = tr_state_of(module);
+    PyObject **python = (PyObject **)&state->python, **strings = (PyObject **)&state->texts;
+    for (int i = 0; i < NAMES; i++) Py_CLEAR(python[i]);
+    for (int i = 0; i < TEXTS; i++) Py_CLEAR(strings[i]);
+    Py_CLEAR(state->Pid);
+    Py_CLEAR(state->Ref);
+    Py_CLEAR(state->From);
+    Py_CLEAR(state->Timer);
+    Py_CLEAR(state->Killed);
+    tr_message_clear(state->message);
+    return 0;
+}
+
+static void module_free(void *module) {
+    module_clear(module);
+    tr_state *state = tr_state_of(module);
+    tr_message_free_state(state->message);
+    state->message = NULL;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+struct PyModuleDef tr_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "tailrace._core",
+    .m_doc = "The hot path between Python and the engine. Private.",
+    .m_size = sizeof(tr_state),
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&tr_module); }

@@ -1,0 +1,461 @@
+/* process.c: spawn, receive, links, monitors, exits, names, timers.
+ *
+ * A spawned function's state (callable, arguments, context) is owned by its process and touched only by
+ * the thread that runs it; it is released, attached, when the process is buried. */
+#include "server.h"
+#include "state.h"
+
+/* ---- Functions as processes ---------------------------------------------------------------------*/
+
+typedef struct function {
+    tr_state *state;
+    PyObject *callable, *args, *keywords, *context; /* owned; keywords may be NULL */
+} function;
+
+static void function_release(void *state) {
+    function *self = state;
+    Py_XDECREF(self->callable);
+    Py_XDECREF(self->args);
+    Py_XDECREF(self->keywords);
+    Py_XDECREF(self->context);
+    PyMem_RawFree(self);
+}
+
+static void function_run(tr_process *process, void *state) {
+    function *self = state;
+    if (PyContext_Enter(self->context) != 0) PyErr_Clear();
+    PyObject *result = PyObject_Call(self->callable, self->args, self->keywords);
+    if (result != NULL)
+        Py_DECREF(result);
+    else
+        tr_exit_raised(self->state, process, "function", self->callable, false);
+    if (PyContext_Exit(self->context) != 0) PyErr_Clear();
+}
+
+static const tr_behaviour function_behaviour = {
+    .name = "function", .run = function_run, .release = function_release};
+
+static function *function_new(tr_state *state, PyObject *callable, PyObject *args,
+                              PyObject *keywords) {
+    function *self = PyMem_RawCalloc(1, sizeof *self);
+    if (self == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    self->state = state;
+    self->callable = Py_NewRef(callable);
+    self->args = Py_NewRef(args);
+    self->keywords = Py_XNewRef(keywords);
+    self->context = PyContext_CopyCurrent();
+    if (self->context != NULL) return self;
+    function_release(self);
+    return NULL;
+}
+
+static int one_of(PyObject *object, const char *argument, const char *const *texts, int *value) {
+    const char *text = PyUnicode_Check(object) ? PyUnicode_AsUTF8(object) : NULL;
+    for (int i = 0; text != NULL && texts[i] != NULL; i++) {
+        if (strcmp(text, texts[i]) != 0) continue;
+        *value = i;
+        return 0;
+    }
+    PyErr_Clear();
+    PyObject *allowed = PyUnicode_FromString("");
+    for (int i = 0; allowed != NULL && texts[i] != NULL; i++)
+        Py_SETREF(allowed, PyUnicode_FromFormat("%U%s'%s'", allowed, i == 0 ? "" : ", ", texts[i]));
+    if (allowed != NULL)
+        PyErr_Format(text == NULL && !PyUnicode_Check(object) ? PyExc_TypeError : PyExc_ValueError,
+                     "%s: expected one of %U, got %R", argument, allowed, object);
+    Py_XDECREF(allowed);
+    return -1;
+}
+
+int tr_priority(PyObject *object, int *priority) {
+    static const char *const texts[] = {"low", "normal", "high", NULL};
+    return one_of(object, "priority", texts, priority);
+}
+
+int tr_scheduler_kind(PyObject *object, int default_kind, int *kind) {
+    static const char *const texts[] = {"core", "thread", NULL};
+    *kind = default_kind;
+    return object == Py_None ? 0 : one_of(object, "scheduler", texts, kind);
+}
+
+/* spawn(fn, args, kwargs or None, name, scheduler, priority, link, monitor) -> Pid | (Pid, Ref) */
+static PyObject *py_spawn(PyObject *module, PyObject *args) {
+    tr_state *state = tr_state_of(module);
+    PyObject *callable, *arguments, *keywords, *name, *scheduler, *priority;
+    int link, monitor;
+    if (!PyArg_ParseTuple(args, "OO!OOOOpp:spawn", &callable, &PyTuple_Type, &arguments, &keywords,
+                          &name, &scheduler, &priority, &link, &monitor))
+        return NULL;
+    tr_spawn_options options = {.link = link, .monitor = monitor};
+    if (tr_scheduler_kind(scheduler, TR_KIND_THREAD, &options.kind) != 0 ||
+        tr_priority(priority, &options.priority) != 0)
+        return NULL;
+    if (name != Py_None && (options.name = tr_name(name, "name")) == NULL) return NULL;
+    tr_engine *engine = tr_engine_get(state);
+    if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
+    if ((link || monitor) && tr_current(state, engine) == NULL) return NULL;
+    function *self =
+        function_new(state, callable, arguments, keywords == Py_None ? NULL : keywords);
+    if (self == NULL) return NULL;
+    tr_pid pid;
+    tr_ref ref = 0;
+    int result = tr_spawn(engine, &options, &function_behaviour, self, &pid, &ref);
+    if (result == TR_ENAME) return tr_raise_taken(state, "already_registered", pid);
+    if (result != TR_OK) return tr_raise_code(state, result);
+    PyObject *object = tr_pid_new(state, pid);
+    if (!monitor || object == NULL) return object;
+    PyObject *reference = tr_ref_object_new(state, ref);
+    if (reference == NULL) {
+        Py_DECREF(object);
+        return NULL;
+    }
+    return Py_BuildValue("NN", object, reference);
+}
+
+PyObject *tr_raise_taken(tr_state *state, const char *code, tr_pid pid) {
+    PyObject *holder = pid == 0 ? Py_NewRef(Py_None) : tr_pid_new(state, pid);
+    if (holder == NULL) return NULL;
+    tr_raise(state, code, holder);
+    Py_DECREF(holder);
+    return NULL;
+}
+
+/* ---- The calling process ------------------------------------------------------------------------*/
+
+/* Engine and calling process of a function that needs both. */
+static tr_process *here(PyObject *module, tr_state **state, tr_engine **engine) {
+    *state = tr_state_of(module);
+    *engine = tr_engine_get(*state);
+    return *engine == NULL ? NULL : tr_current(*state, *engine);
+}
+
+static PyObject *py_self(PyObject *module, PyObject *unused) {
+    (void)unused;
+    tr_state *state;
+    tr_engine *engine;
+    tr_process *self = here(module, &state, &engine);
+    return self == NULL ? NULL : tr_pid_new(state, tr_process_pid(self));
+}
+
+static bool carries_ref(PyObject *object, tr_state *state, tr_ref ref) {
+    if (Py_TYPE(object) == state->Ref)
+        return ((tr_ref_object *)object)->ref == ref &&
+               ((tr_ref_object *)object)->engine == state->engine_id;
+    if (!PyTuple_Check(object)) return false;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); i++) {
+        PyObject *item = PyTuple_GET_ITEM(object, i);
+        if (Py_TYPE(item) == state->Ref && carries_ref(item, state, ref)) return true;
+    }
+    return false;
+}
+
+typedef struct wanted {
+    tr_state *state;
+    tr_ref ref;
+} wanted;
+
+/* Runs no Python code, so a mailbox never changes under a scan. */
+static bool matches_ref(const tr_message *message, void *context) {
+    wanted *wanted = context;
+    if (message->kind == TR_MESSAGE_DOWN) return message->ref == wanted->ref;
+    if (message->kind != TR_MESSAGE_TERM) return false;
+    return carries_ref((PyObject *)message->term, wanted->state, wanted->ref);
+}
+
+/* receive(match, timeout, default): default is UNSET when there is none. */
+static PyObject *py_receive(PyObject *module, PyObject *args) {
+    tr_state *state;
+    tr_engine *engine;
+    PyObject *match, *timeout, *otherwise;
+    uint64_t nanoseconds;
+    if (!PyArg_ParseTuple(args, "OOO:receive", &match, &timeout, &otherwise)) return NULL;
+    state = tr_state_of(module);
+    if (match != Py_None && Py_TYPE(match) != state->Ref) {
+        PyErr_Format(PyExc_TypeError, "match: expected None or a Ref, got %R", match);
+        return NULL;
+    }
+    if (tr_seconds(timeout, "timeout", true, &nanoseconds) != 0) return NULL;
+    tr_process *self = here(module, &state, &engine);
+    if (self == NULL) return NULL;
+    wanted wanted = {state, match == Py_None ? 0 : ((tr_ref_object *)match)->ref};
+    uint64_t deadline = tr_deadline(engine, nanoseconds);
+    tr_cursor cursor = {0};
+    for (;;) {
+        tr_message *message =
+            tr_receive(self, match == Py_None ? NULL : matches_ref, &wanted, &cursor);
+        if (message != NULL) return tr_message_to_python(state, engine, message);
+        int result = tr_wait_detached(state, self, tr_wait, deadline);
+        if (result == -2) tr_current(state, engine);
+        if (result < 0) return NULL;
+        if (result == 1) break;
+    }
+    if (otherwise != state->python.UNSET) return Py_NewRef(otherwise);
+    return tr_raise(state, "receive_timeout", timeout);
+}
+
+static PyObject *py_sleep(PyObject *module, PyObject *seconds) {
+    tr_state *state;
+    tr_engine *engine;
+    uint64_t nanoseconds;
+    if (tr_seconds(seconds, "seconds", false, &nanoseconds) != 0) return NULL;
+    tr_process *self = here(module, &state, &engine);
+    if (self == NULL) return NULL;
+    int result = tr_wait_detached(state, self, tr_sleep, tr_deadline(engine, nanoseconds));
+    if (result == -2) tr_current(state, engine);
+    if (result < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_trap_exit(PyObject *module, PyObject *flag) {
+    tr_state *state;
+    tr_engine *engine;
+    if (!PyBool_Check(flag)) {
+        PyErr_Format(PyExc_TypeError, "flag: expected a bool, got %R", flag);
+        return NULL;
+    }
+    tr_process *self = here(module, &state, &engine);
+    return self == NULL ? NULL : PyBool_FromLong(tr_trap_exit(self, flag == Py_True));
+}
+
+/* ---- Links and monitors -------------------------------------------------------------------------*/
+
+/* A Pid where a name is not allowed (O39). */
+static int only_pid(tr_state *state, tr_engine *engine, PyObject *object, tr_pid *pid) {
+    PyObject *name;
+    if (PyUnicode_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "pid: expected a Pid, got the name %R", object);
+        return -1;
+    }
+    return tr_destination(state, engine, object, pid, &name);
+}
+
+static PyObject *py_link(PyObject *module, PyObject *object) {
+    tr_state *state;
+    tr_engine *engine;
+    tr_pid pid;
+    tr_process *self = here(module, &state, &engine);
+    if (self == NULL || only_pid(state, engine, object, &pid) != 0) return NULL;
+    int result = pid == 0 ? TR_EDEAD : tr_link(self, pid);
+    if (result == TR_OK) Py_RETURN_TRUE;
+    if (result != TR_EDEAD) return tr_raise_code(state, result);
+    if (!tr_traps_exit(self)) return tr_raise(state, "noproc", object);
+    tr_message *message = tr_message_new(TR_MESSAGE_EXIT);
+    if (message == NULL) return PyErr_NoMemory();
+    message->from = ((tr_pid_object *)object)->pid;
+    message->reason = tr_reason_constant(TR_NOPROC);
+    tr_send_message(engine, tr_process_pid(self), message);
+    Py_RETURN_TRUE;
+}
+
+static PyObject *py_unlink(PyObject *module, PyObject *object) {
+    tr_state *state;
+    tr_engine *engine;
+    tr_pid pid;
+    tr_process *self = here(module, &state, &engine);
+    if (self == NULL || only_pid(state, engine, object, &pid) != 0) return NULL;
+    if (pid != 0) tr_unlink(self, pid);
+    Py_RETURN_TRUE;
+}
+
+static PyObject *py_monitor(PyObject *module, PyObject *dest) {
+    tr_state *state;
+    tr_engine *engine;
+    tr_pid pid;
+    tr_ref ref;
+    PyObject *name;
+    tr_process *self = here(module, &state, &engine);
+    if (self == NULL || tr_destination(state, engine, dest, &pid, &name) != 0) return NULL;
+    /* A pid of an engine that is gone, too, is given back as it came. */
+    PyObject *label = name != NULL || pid == 0 ? Py_NewRef(dest) : NULL;
+    int result = tr_monitor(self, pid, label, &ref);
+    return result == TR_OK ? tr_ref_object_new(state, ref) : tr_raise_code(state, result);
+}
+
+static PyObject *py_demonitor(PyObject *module, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"ref", "flush", "info", NULL};
+    tr_state *state;
+    tr_engine *engine;
+    PyObject *ref;
+    int flush = 0, info = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|pp:demonitor", names, &ref, &flush, &info))
+        return NULL;
+    tr_process *self = here(module, &state, &engine);
+    if (self == NULL) return NULL;
+    if (Py_TYPE(ref) != state->Ref) {
+        PyErr_Format(PyExc_TypeError, "ref: expected the Ref of a monitor, got %R", ref);
+        return NULL;
+    }
+    tr_ref_object *object = (tr_ref_object *)ref;
+    bool removed = object->engine == state->engine_id && tr_demonitor(self, object->ref, flush);
+    return PyBool_FromLong(removed || !info);
+}
+
+PyObject *tr_do_exit(tr_state *state, PyObject *dest, PyObject *reason) {
+    tr_engine *engine = tr_engine_get(state);
+    tr_pid pid;
+    if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
+    if (only_pid(state, engine, dest, &pid) != 0) return NULL;
+    tr_reason *owned = tr_reason_from_python(state, engine, reason);
+    if (owned == NULL) return NULL;
+    tr_process *self = tr_self_or_null(engine);
+    tr_exit(engine, self == NULL ? 0 : tr_process_pid(self), pid, owned);
+    /* Signals to oneself take effect before this returns (O28, O29). */
+    if (tr_check_alive(state, engine) != 0) return NULL;
+    Py_RETURN_TRUE;
+}
+
+static PyObject *py_exit(PyObject *module, PyObject *args) {
+    PyObject *pid, *reason;
+    if (!PyArg_ParseTuple(args, "OO:exit", &pid, &reason)) return NULL;
+    tr_state *state;
+    tr_engine *engine;
+    if (here(module, &state, &engine) == NULL) return NULL; /* Exit carries who sent it */
+    return tr_do_exit(state, pid, reason);
+}
+
+/* ---- Names --------------------------------------------------------------------------------------*/
+
+static PyObject *py_register(PyObject *module, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"name", "pid", NULL};
+    tr_state *state;
+    tr_engine *engine;
+    PyObject *name, *object = Py_None;
+    tr_pid pid, holder;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|O:register", names, &name, &object))
+        return NULL;
+    const char *text = tr_name(name, "name");
+    tr_process *self = text == NULL ? NULL : here(module, &state, &engine);
+    if (self == NULL) return NULL;
+    pid = tr_process_pid(self);
+    if (object != Py_None && only_pid(state, engine, object, &pid) != 0) return NULL;
+    int result = tr_register(engine, text, pid, &holder);
+    if (result == TR_EDEAD) {
+        PyErr_Format(PyExc_ValueError, "pid: expected a running process, got %R", object);
+        return NULL;
+    }
+    if (result == TR_ENAME && holder == 0) {
+        PyErr_Format(PyExc_ValueError, "name: the process has a name already; got %R", name);
+        return NULL;
+    }
+    if (result == TR_ENAME) return tr_raise_taken(state, "already_registered", holder);
+    if (result != TR_OK) return tr_raise_code(state, result);
+    Py_RETURN_TRUE;
+}
+
+static PyObject *py_unregister(PyObject *module, PyObject *name) {
+    tr_state *state = tr_state_of(module);
+    const char *text = tr_name(name, "name");
+    tr_engine *engine = text == NULL ? NULL : tr_engine_get(state);
+    if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
+    if (tr_unregister(engine, text) == TR_OK) Py_RETURN_TRUE;
+    PyErr_Format(PyExc_ValueError, "name: expected a registered name, got %R", name);
+    return NULL;
+}
+
+static PyObject *py_whereis(PyObject *module, PyObject *name) {
+    tr_state *state = tr_state_of(module);
+    const char *text = tr_name(name, "name");
+    tr_engine *engine = text == NULL ? NULL : tr_engine_get(state);
+    if (engine == NULL) return NULL;
+    tr_pid pid = tr_whereis(engine, text);
+    if (pid == 0) Py_RETURN_NONE;
+    return tr_pid_new(state, pid);
+}
+
+typedef struct name_list {
+    char **names;
+    size_t count, size;
+} name_list;
+
+/* Under the engine's lock: copies only. */
+static void copy_name(void *context, const char *name, tr_pid pid) {
+    (void)pid;
+    name_list *list = context;
+    if (list->count == list->size) {
+        size_t size = list->size * 2 + 16;
+        char **larger = PyMem_RawRealloc(list->names, size * sizeof *larger);
+        if (larger == NULL) return;
+        list->names = larger;
+        list->size = size;
+    }
+    char *copy = PyMem_RawMalloc(strlen(name) + 1);
+    if (copy == NULL) return;
+    strcpy(copy, name);
+    list->names[list->count++] = copy;
+}
+
+static PyObject *py_registered(PyObject *module, PyObject *unused) {
+    (void)unused;
+    tr_engine *engine = tr_engine_get(tr_state_of(module));
+    name_list list = {0};
+    if (engine == NULL) return NULL;
+    tr_registered(engine, copy_name, &list);
+    PyObject *result = PyList_New(0);
+    for (size_t i = 0; i < list.count; i++) {
+        PyObject *name = result == NULL ? NULL : PyUnicode_FromString(list.names[i]);
+        if (name == NULL || PyList_Append(result, name) != 0) Py_CLEAR(result);
+        Py_XDECREF(name);
+        PyMem_RawFree(list.names[i]);
+    }
+    PyMem_RawFree(list.names);
+    return result;
+}
+
+/* ---- Timers -------------------------------------------------------------------------------------*/
+
+/* send_after(dest, message, delay) -> Timer */
+static PyObject *py_send_after(PyObject *module, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"dest", "message", "delay", NULL};
+    tr_state *state = tr_state_of(module);
+    PyObject *dest, *term, *delay, *name;
+    uint64_t nanoseconds;
+    tr_pid pid;
+    tr_timer *timer;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOO:send_after", names, &dest, &term, &delay))
+        return NULL;
+    if (tr_seconds(delay, "delay", false, &nanoseconds) != 0) return NULL;
+    tr_engine *engine = tr_engine_get(state);
+    if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
+    if (tr_destination(state, engine, dest, &pid, &name) != 0) return NULL;
+    tr_message *message = tr_message_new(TR_MESSAGE_TERM);
+    if (message == NULL) return PyErr_NoMemory();
+    message->term = Py_NewRef(term);
+    /* A name is looked up when the time comes (O66). */
+    const char *text = name == NULL ? NULL : PyUnicode_AsUTF8(name);
+    int result =
+        tr_timer_start(engine, pid, text, message, tr_deadline(engine, nanoseconds), &timer);
+    return result == TR_OK ? tr_timer_new(state, timer) : tr_raise_code(state, result);
+}
+
+PyMethodDef tr_process_functions[] = {
+    {"spawn", py_spawn, METH_VARARGS, "See tailrace.spawn."},
+    {"self", py_self, METH_NOARGS,
+     "self($module, /)\n--\n\nThe Pid of the running process; any other thread gets one."},
+    {"receive", py_receive, METH_VARARGS, "See tailrace.receive."},
+    {"sleep", py_sleep, METH_O,
+     "sleep($module, seconds, /)\n--\n\nWait in the engine, on its clock."},
+    {"trap_exit", py_trap_exit, METH_O, "See tailrace.trap_exit."},
+    {"link", py_link, METH_O,
+     "link($module, pid, /)\n--\n\nTie the caller and `pid` together: each hears of the other's "
+     "end."},
+    {"unlink", py_unlink, METH_O, "unlink($module, pid, /)\n--\n\nUndo link."},
+    {"monitor", py_monitor, METH_O,
+     "monitor($module, dest, /)\n--\n\nAsk for a Down when the process ends. Returns a Ref."},
+    {"demonitor", (PyCFunction)(void (*)(void))py_demonitor, METH_VARARGS | METH_KEYWORDS,
+     "demonitor($module, ref, flush=False, info=False)\n--\n\nUndo monitor."},
+    {"exit", py_exit, METH_VARARGS,
+     "exit($module, pid, reason, /)\n--\n\nSend an exit signal. Returns True."},
+    {"register", (PyCFunction)(void (*)(void))py_register, METH_VARARGS | METH_KEYWORDS,
+     "register($module, name, pid=None)\n--\n\nGive a process (the caller) a name."},
+    {"unregister", py_unregister, METH_O, "unregister($module, name, /)\n--\n\nTake a name back."},
+    {"whereis", py_whereis, METH_O,
+     "whereis($module, name, /)\n--\n\nThe Pid that holds the name, or None."},
+    {"registered", py_registered, METH_NOARGS,
+     "registered($module, /)\n--\n\nAll registered names."},
+    {"send_after", (PyCFunction)(void (*)(void))py_send_after, METH_VARARGS | METH_KEYWORDS,
+     "send_after($module, dest, message, delay)\n--\n\nSend in `delay` seconds. Returns a Timer."},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,81 @@
+/* server.h: a GenServer's process: what its parts, and the stages built on it, share.
+ *
+ * A tr_server is the state of one server process. It is made by the caller of start, then owned by the
+ * process: only the thread that runs the process touches it (under the interpreter lock or not), and it
+ * is released, attached, when the process is buried. The user's state lives on `instance`.
+ *
+ * A stage is a server with an extension: `extend` says how its protocol messages and the events of
+ * its callbacks are handled; everything else (calls, casts, infos, timeouts, ends) is the server's. */
+#ifndef TR_PYTHON_SERVER_H
+#define TR_PYTHON_SERVER_H
+
+#include "state.h"
+
+typedef struct tr_server tr_server;
+
+typedef struct tr_server_extension {
+    /* `init` returned this: NULL taken care of; else the object for the server to interpret (new
+     * reference, may be None). NULL with an exception set: the start fails with it. `result` is
+     * stolen. Called once, before anything else. */
+    PyObject *(*started)(tr_process *self, tr_server *server, PyObject *result);
+    /* A message of kind TR_MESSAGE_USER or above. 0; or -1 with an exception set: the server ends. */
+    int (*message)(tr_process *self, tr_server *server, tr_message *message);
+    /* A TERM, DOWN or EXIT before handle_info gets it: true if it was taken care of. With an
+     * exception set the server ends. */
+    bool (*info)(tr_process *self, tr_server *server, tr_message *message);
+    /* A callback's result that is not None and no action: its events. `result` is stolen. NULL for
+     * servers: such a result is a bad return. 0, or -1 with an exception set. */
+    int (*emit)(tr_process *self, tr_server *server, PyObject *events);
+    /* Before terminate runs and after it, with the reason. May be NULL. */
+    void (*ending)(tr_process *self, tr_server *server, tr_reason *reason);
+    void (*release)(tr_server *server);
+} tr_server_extension;
+
+struct tr_server {
+    tr_state *state;     /* borrowed */
+    PyObject *instance;  /* owned */
+    PyObject *context;   /* owned */
+    PyObject *args, *keywords; /* owned until init ran; keywords may be NULL */
+    tr_timer *timer;     /* owned: the one of NoReply(timeout=), or NULL */
+    tr_ref timeout_ref;  /* of the timeout that still counts, or 0 */
+    tr_message *stash;   /* what came before init ran, newest first */
+    bool ready;          /* init succeeded */
+    const tr_server_extension *extend; /* NULL for plain servers */
+    void *extension;     /* the extension's own */
+};
+
+extern const tr_behaviour tr_server_behaviour;
+
+/* Call a method of the instance with one argument. New reference or NULL with an exception. */
+PyObject *tr_server_call(tr_server *server, PyObject *method, PyObject *argument);
+
+/* Interpret what a callback returned (stolen): None, NOREPLY, NoReply, Stop, events. For the callbacks
+ * that do not answer calls. 0 to go on; -1 when the process has ended or is dead. */
+int tr_server_result(tr_process *self, tr_server *server, PyObject *result, const char *callback,
+                     PyObject *message);
+
+/* A callback raised (the exception is set), or the server is to stop for `reason` (taken over): run
+ * terminate, log, end the process. */
+void tr_server_crash(tr_process *self, tr_server *server, const char *callback, PyObject *message);
+void tr_server_stop(tr_process *self, tr_server *server, tr_reason *reason);
+
+/* End `process` with the exception that is set; log it unless it says not to. `server`: a ProcessExit
+ * with an unclean reason is logged too (O3). */
+void tr_exit_raised(tr_state *state, tr_process *process, const char *what, PyObject *message,
+                    bool server);
+/* The reason the set exception stands for; clears it. *exception gets it (new) when it is to be logged. */
+tr_reason *tr_raised_reason(tr_state *state, tr_engine *engine, bool server,
+                            PyObject **exception);
+void tr_log_crash(tr_state *state, tr_process *process, const char *what, PyObject *message,
+                  PyObject *exception);
+
+/* Start a server; `extend` may be NULL. Arguments are those of the Python function core.start_server. */
+PyObject *tr_server_start(PyObject *module, PyObject *args, const tr_server_extension *extend,
+                          void *extension);
+
+/* process.c */
+int tr_priority(PyObject *object, int *priority);
+int tr_scheduler_kind(PyObject *object, int default_kind, int *kind);
+PyObject *tr_raise_taken(tr_state *state, const char *code, tr_pid pid);
+
+#endif

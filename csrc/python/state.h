@@ -1,0 +1,165 @@
+/* state.h: the module's state and the small things every file of the binding needs.
+ *
+ * There is one tr_state, embedded in the module object (multi-phase init); it is the host context of
+ * the engine. Fields say who owns them. What is set by configure() at import is immutable after it, so
+ * it is read without a lock on free-threaded builds too; `engine` and what belongs to it change only
+ * in engine.c, under engine_lock. Nothing here is touched by a detached thread but `deferred`,
+ * `closed` and, by atomics, `engine`. */
+#ifndef TR_PYTHON_STATE_H
+#define TR_PYTHON_STATE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "tailrace.h"
+
+typedef struct tr_deferred {
+    struct tr_deferred *next;
+    PyObject *object;
+} tr_deferred;
+
+/* Python objects that C needs, given by the package at import (configure). All owned. The order is
+ * that of `names` in module.c. */
+typedef struct tr_python {
+    PyObject *Down, *Exit;
+    PyObject *Reply, *NoReply, *Stop, *NOREPLY, *IGNORE, *UNSET;
+    PyObject *ProcessExit;
+    PyObject *make_error;    /* (code: str, detail) -> exception instance */
+    PyObject *log_crash;     /* (pid, what: str, message, exception_or_reason) */
+    PyObject *start_engine;  /* () -> None: the lazy start */
+    PyObject *process_info;  /* (pid) -> ProcessInfo or None */
+    PyObject *forked_exit;   /* () -> never: a callback returned in a forked child */
+} tr_python;
+
+/* Interned strings, owned. The order is that of `texts` in module.c. */
+typedef struct tr_texts {
+    PyObject *normal, *shutdown, *kill, *killed, *noproc, *timeout;
+    PyObject *init, *handle_call, *handle_cast, *handle_info, *handle_continue, *handle_timeout;
+    PyObject *terminate, *value, *events, *continue_, *reason, *reply, *pid;
+    PyObject *cast_tag, *call_tag;
+} tr_texts;
+
+typedef struct tr_state {
+    PyObject *module; /* borrowed: the state lives in it */
+    PyInterpreterState *interpreter;
+    unsigned long main_thread;
+    uint32_t program;              /* random: tells pids of this operating-system process */
+    _Atomic(tr_engine *) engine;   /* NULL: none; published after it is complete */
+    uint64_t engine_id;            /* program << 32 | number of the engine */
+    _Atomic bool closed;           /* the interpreter is ending: nobody may attach any more */
+    bool stopped;                  /* an engine was stopped: not started by itself again */
+    _Atomic(tr_deferred *) deferred; /* objects dropped by detached threads; owned */
+    PyTypeObject *Pid, *Ref, *From, *Timer; /* owned */
+    PyObject *Killed;              /* owned: the exception that interrupts a killed process */
+    tr_python python;
+    tr_texts texts;
+    struct tr_message_state *message; /* message.c's own */
+    struct tr_stage_state *stage;     /* stage.c's own */
+} tr_state;
+
+extern struct PyModuleDef tr_module;
+
+static inline tr_state *tr_state_of(PyObject *module) {
+    return (tr_state *)PyModule_GetState(module);
+}
+
+/* ---- engine.c -----------------------------------------------------------------------------------*/
+
+/* The engine, started if it never was. NULL with an exception (EngineStopped). */
+tr_engine *tr_engine_get(tr_state *state);
+/* The calling process, alive. NULL with an exception: ProcessExit for a thread whose process was ended
+ * (once), Killed for leftover code of a killed process. */
+tr_process *tr_current(tr_state *state, tr_engine *engine);
+/* 0, or -1 with an exception when the caller is leftover code of a killed process. Makes no process. */
+int tr_check_alive(tr_state *state, tr_engine *engine);
+PyObject *tr_engine_start(PyObject *module, PyObject *args);
+PyObject *tr_engine_stopped(PyObject *module, PyObject *unused);
+PyObject *tr_engine_address(PyObject *module, PyObject *unused);
+PyObject *tr_engine_close(PyObject *module, PyObject *unused);
+PyObject *tr_fork_hook(PyObject *module, PyObject *when);
+
+/* Release what detached threads dropped. Attached. */
+void tr_release_deferred(tr_state *state);
+
+/* ---- convert.c ----------------------------------------------------------------------------------*/
+
+/* Raise the package's error for `code`; always returns NULL. `detail` is borrowed, may be NULL. */
+PyObject *tr_raise(tr_state *state, const char *code, PyObject *detail);
+/* The same for an error code of the core's. */
+PyObject *tr_raise_code(tr_state *state, int code);
+
+/* New reference. */
+PyObject *tr_reason_to_python(tr_state *state, tr_reason *reason);
+/* An owned reason, or NULL with an exception. */
+tr_reason *tr_reason_from_python(tr_state *state, tr_engine *engine, PyObject *reason);
+
+/* The object of a message that was taken out of a mailbox, which is freed. New reference or NULL. */
+PyObject *tr_message_to_python(tr_state *state, tr_engine *engine, tr_message *message);
+
+/* The same; the message stays the caller's, but for a plain message's term, which is taken. */
+PyObject *tr_message_object(tr_state *state, tr_message *message);
+
+/* Where a message goes. *pid is 0 for a name nobody holds (then *name is the borrowed str) and for a
+ * pid of an engine that was shut down. -1 with TypeError or EngineError. */
+int tr_destination(tr_state *state, tr_engine *engine, PyObject *dest, tr_pid *pid,
+                   PyObject **name);
+
+/* Seconds to nanoseconds. None is TR_FOREVER when allowed. -1 with TypeError or ValueError. */
+int tr_seconds(PyObject *object, const char *argument, bool none_allowed, uint64_t *nanoseconds);
+uint64_t tr_deadline(tr_engine *engine, uint64_t nanoseconds);
+
+/* A name: a non-empty str without NUL. Borrowed UTF-8 or NULL with an exception. */
+const char *tr_name(PyObject *object, const char *argument);
+
+/* ---- pid.c --------------------------------------------------------------------------------------*/
+
+typedef struct {
+    PyObject_HEAD
+    tr_pid pid;
+    uint64_t engine;
+} tr_pid_object;
+
+typedef struct {
+    PyObject_HEAD
+    tr_ref ref;
+    uint64_t engine;
+} tr_ref_object;
+
+typedef struct {
+    PyObject_HEAD
+    tr_pid pid;
+    tr_ref ref;
+    uint64_t engine;
+} tr_from_object;
+
+PyObject *tr_pid_new(tr_state *state, tr_pid pid);
+PyObject *tr_ref_object_new(tr_state *state, tr_ref ref);
+PyObject *tr_from_new(tr_state *state, tr_pid pid, tr_ref ref);
+/* Takes over the timer. */
+PyObject *tr_timer_new(tr_state *state, tr_timer *timer);
+int tr_pid_types(PyObject *module, tr_state *state);
+
+/* ---- process functions, one table each ----------------------------------------------------------*/
+
+extern PyMethodDef tr_process_functions[]; /* process.c */
+extern PyMethodDef tr_call_functions[];    /* call.c */
+extern PyMethodDef tr_server_functions[];  /* server.c */
+extern PyMethodDef tr_engine_functions[];  /* engine.c */
+
+/* call.c: shared by the functions and the methods of Pid. */
+PyObject *tr_do_send(tr_state *state, PyObject *dest, uint32_t kind, PyObject *message);
+PyObject *tr_do_call(tr_state *state, PyObject *dest, PyObject *request, PyObject *timeout);
+PyObject *tr_do_stop(tr_state *state, PyObject *dest, PyObject *reason, PyObject *timeout);
+PyObject *tr_do_exit(tr_state *state, PyObject *dest, PyObject *reason);
+/* Wait for the answer of a call that was sent. New reference; or NULL with *reason set (owned: the
+ * callee ended), or NULL with *timed_out, or NULL with an exception. */
+PyObject *tr_await_answer(tr_state *state, tr_engine *engine, tr_process *self, uint64_t deadline,
+                          tr_reason **reason, bool *timed_out);
+/* Wait detached; on the main thread in steps, running signal handlers between them. 0, 1 on timeout, -1
+ * with an exception, -2 when `self` was ended (without exception: tr_current raises it). `wait` is tr_wait, tr_call_wait or tr_sleep. */
+int tr_wait_detached(tr_state *state, tr_process *self, int (*wait)(tr_process *, uint64_t),
+                     uint64_t deadline);
+
+#endif

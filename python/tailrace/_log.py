@@ -1,0 +1,31 @@
+"""What the engine logs: crashes, once each, through the standard library's `logging`."""
+
+from __future__ import annotations
+
+import logging
+import reprlib
+from typing import Any
+
+from ._core import Pid
+
+logger = logging.getLogger("tailrace")
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 500
+
+
+def short(value: object) -> str:
+    """A representation that is never very long and never raises."""
+    try:
+        return _short.repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+
+
+def crash(pid: Pid, what: str, message: Any, cause: Any) -> None:
+    """Log the end of a process: who, in which callback, with which message, why."""
+    traceback = cause if isinstance(cause, BaseException) else None
+    about = "" if message is None else f", message {short(message)}"
+    logger.error(
+        "process %r ended in %s%s: %s", pid, what, about, short(cause), exc_info=traceback
+    )

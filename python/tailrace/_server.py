@@ -1,0 +1,150 @@
+"""GenServer: a process with state that answers calls and handles messages, one at a time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from . import _core
+from ._core import From, Pid
+from ._log import logger, short
+
+_CALLBACKS = (
+    "init",
+    "handle_call",
+    "handle_cast",
+    "handle_info",
+    "handle_continue",
+    "handle_timeout",
+    "terminate",
+)
+
+
+class GenServer:
+    """A server: derive from it, keep the state on `self`, define the callbacks you need.
+
+    Callbacks of one server never overlap. A callback that raises ends the server with that exception;
+    links, monitors and supervisors act on it. `handle_call`'s plain return is the answer; anything
+    else is said with `NOREPLY`, `Reply`, `NoReply` or `Stop`.
+
+    >>> import tailrace as tr
+    >>> class Counter(tr.GenServer):
+    ...     def init(self, start=0):
+    ...         self.n = start
+    ...     def handle_call(self, request, caller):
+    ...         return self.n
+    ...     def handle_cast(self, amount):
+    ...         self.n += amount
+    >>> counter = Counter.start_link(10)
+    >>> counter.cast(5)
+    >>> counter.call("get")
+    15
+    >>> counter.stop()
+    """
+
+    _callbacks: ClassVar[Iterable[str]] = _CALLBACKS
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse `async def` callbacks, which would never be awaited."""
+        super().__init_subclass__(**kwargs)
+        for name in cls._callbacks:
+            if inspect.iscoroutinefunction(cls.__dict__.get(name)):
+                raise TypeError(f"{cls.__name__}.{name}: expected a plain def, got an async def")
+
+    @classmethod
+    def start_link(
+        cls,
+        *args: Any,
+        name: str | None = None,
+        timeout: float | None = None,
+        scheduler: str | None = None,
+        priority: str = "normal",
+        **kwargs: Any,
+    ) -> Pid:
+        """Start a server linked to the caller; returns when `init(*args, **kwargs)` is over.
+
+        Args:
+            name: a name to register it by, taken before `init` runs.
+            timeout: seconds that `init` may take; None is no limit.
+            scheduler: "core" (the default) or "thread", for callbacks that block as a rule.
+            priority: "low", "normal" or "high".
+
+        Returns:
+            The Pid; or `IGNORE` if that is what `init` returned.
+
+        Raises:
+            StartError: `init` failed; `AlreadyStarted` if the name is taken.
+            TypeError, ValueError: a bad option.
+
+        Any thread or process may call it.
+        """
+        pid: Pid = _core.start_server(
+            cls, args, kwargs or None, True, name, timeout, scheduler, priority
+        )
+        return pid
+
+    @classmethod
+    def start(
+        cls,
+        *args: Any,
+        name: str | None = None,
+        timeout: float | None = None,
+        scheduler: str | None = None,
+        priority: str = "normal",
+        **kwargs: Any,
+    ) -> Pid:
+        """As `start_link`, without the link."""
+        pid: Pid = _core.start_server(
+            cls, args, kwargs or None, False, name, timeout, scheduler, priority
+        )
+        return pid
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        """Set the state up. Returns None, `NoReply(...)`, `Stop(reason)` or `IGNORE`."""
+        return None
+
+    def handle_call(self, request: Any, caller: From) -> Any:
+        """Answer a call. `caller` is for `tailrace.reply`, when the answer comes later."""
+        raise MissingCallback(self, "handle_call", request)
+
+    def handle_cast(self, request: Any) -> Any:
+        """Handle a cast. Returns None, `NoReply(...)` or `Stop(reason)`."""
+        raise MissingCallback(self, "handle_cast", request)
+
+    def handle_info(self, message: Any) -> Any:
+        """Handle any other message. Without this callback it is logged and dropped."""
+        logger.warning(
+            "process %r (%s) has no handle_info; dropped message %s",
+            _core.self(),
+            type(self).__qualname__,
+            short(message),
+        )
+        return None
+
+    def handle_continue(self, token: Any) -> Any:
+        """Go on with what `continue_=token` asked for, before any other message."""
+        raise MissingCallback(self, "handle_continue", token)
+
+    def handle_timeout(self) -> Any:
+        """No message came within the `timeout=` of the last action."""
+        logger.warning(
+            "process %r (%s) has no handle_timeout; a timeout passed",
+            _core.self(),
+            type(self).__qualname__,
+        )
+        return None
+
+    def terminate(self, reason: Any) -> Any:
+        """Clean up; what it returns is ignored. Not called when the server is killed."""
+        return None
+
+
+class MissingCallback(AttributeError):
+    """A server got a request for which it has no callback."""
+
+    def __init__(self, server: object, callback: str, message: Any) -> None:
+        """Say which server, which callback and which message."""
+        super().__init__(
+            f"{type(server).__qualname__} has no {callback}; it was asked to handle {short(message)}"
+        )
