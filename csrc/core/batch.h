@@ -1,32 +1,11 @@
-/* batch.h: events on their way between stages: a view of a list of the host's.
- *
- * A batch is `count` events of `list`, from `offset`, and owns one reference to the list. Cutting a
- * batch in two costs a reference, whatever its length; dropping events moves a bound. The host makes
- * a list of its own from a view only when it hands it to a callback, and not even then when the view
- * is a whole list: a batch that nobody cut is the list that was emitted, its events never touched.
+/* batch.h: letting go of batches and cutting them. What a batch is: tailrace_stage.h.
  *
  * Who owns: whoever holds the tr_batch. A function that takes one over takes it also on failure.
  * Threads: as the stage it belongs to. Costs: O(1). */
 #ifndef TRI_BATCH_H
 #define TRI_BATCH_H
 
-#include "tailrace.h"
-
-typedef struct tr_batch {
-    tr_term list;  /* NULL: no events */
-    size_t offset; /* of the first event */
-    size_t count;
-} tr_batch;
-
-/* What the host can do with its lists and messages. Called on the stage's own thread. */
-typedef struct tr_words {
-    void *host;
-    void (*retain)(void *host, tr_term word);
-    void (*release)(void *host, tr_term word);
-    /* One batch with the events of `parts` (at least two), in order. The parts stay the caller's.
-     * TR_ENOMEM. */
-    int (*join)(void *host, const tr_batch *parts, size_t count, tr_batch *joined);
-} tr_words;
+#include "tailrace_stage.h"
 
 static inline void tri_batch_release(tr_batch *batch, const tr_words *words) {
     if (batch->list) words->release(words->host, batch->list);

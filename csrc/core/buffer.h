@@ -14,8 +14,6 @@
 
 #include "ring.h"
 
-#define TRI_BUFFER_UNLIMITED UINT64_MAX
-
 typedef struct tri_buffer {
     const tr_words *words;
     uint64_t size;

@@ -24,7 +24,7 @@ static int open(tr_stage *stage, tr_subscription *subscription, tr_term words) {
 int tr_stage_subscribe(tr_stage *stage, tr_pid producer, tr_ref tag,
                        const tr_subscribe_options *options, tr_term words) {
     if (stage->type == TR_PRODUCER || !tag || tr_stage_find(stage, tag) || !options->max_demand ||
-        options->max_demand > TRI_DEMAND_LIMIT || options->min_demand >= options->max_demand)
+        options->max_demand > TR_DEMAND_LIMIT || options->min_demand >= options->max_demand)
         return TR_EINVAL;
     if (!tri_stage_enter(stage)) return tri_stage_refused(stage);
     int error;

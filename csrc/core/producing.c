@@ -83,8 +83,8 @@ int tr_stage_on_subscribe(tr_stage *stage, tr_pid consumer, tr_ref tag, tr_term 
 
 static int ask(tr_stage *stage, tr_subscription *subscription, uint64_t count) {
     tr_dispatcher *dispatcher = stage->dispatcher;
-    uint64_t room = TRI_DEMAND_LIMIT - dispatcher->deliverable;
-    if (subscription->demand > TRI_DEMAND_LIMIT - room) room = TRI_DEMAND_LIMIT - subscription->demand;
+    uint64_t room = TR_DEMAND_LIMIT - dispatcher->deliverable;
+    if (subscription->demand > TR_DEMAND_LIMIT - room) room = TR_DEMAND_LIMIT - subscription->demand;
     if (count > room) count = room;
     if (!count) return TR_OK;
     int error = dispatcher->class->ask(dispatcher, subscription, count);

@@ -12,7 +12,6 @@
 #define TRI_RING_H
 
 #include "batch.h"
-#include "subscription.h"
 
 typedef enum tri_item_kind {
     TRI_ITEM_EVENTS, /* batch; of input: subscription */

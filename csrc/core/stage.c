@@ -7,8 +7,8 @@
 
 /* ---- Life ----------------------------------------------------------------------------------------*/
 
-int tr_stage_init(tr_stage *stage, const tr_stage_options *options, const tr_stage_ops *ops,
-                  const tr_words *words) {
+int tri_stage_init(tr_stage *stage, const tr_stage_options *options, const tr_stage_ops *ops,
+                   const tr_words *words) {
     tr_dispatcher *dispatcher = options->dispatcher;
     bool emits = options->type != TR_CONSUMER;
     if (emits != (dispatcher != NULL) || (options->accumulate && options->type != TR_PRODUCER)) {
@@ -25,7 +25,7 @@ int tr_stage_init(tr_stage *stage, const tr_stage_options *options, const tr_sta
     return TR_OK;
 }
 
-void tr_stage_fini(tr_stage *stage) {
+void tri_stage_fini(tr_stage *stage) {
     tr_subscription *next = stage->subscriptions.first;
     while (next) {
         tr_subscription *subscription = next;
@@ -43,6 +43,26 @@ void tr_stage_fini(tr_stage *stage) {
     stage->dispatcher = NULL;
     if (stage->stop) tr_reason_release(stage->stop);
     stage->stop = NULL;
+}
+
+int tr_stage_new(const tr_stage_options *options, const tr_stage_ops *ops, const tr_words *words,
+                 tr_stage **stage) {
+    tr_stage *made = malloc(sizeof *made);
+    if (!made) {
+        if (options->dispatcher) options->dispatcher->class->free(options->dispatcher);
+        return TR_ENOMEM;
+    }
+    int error = tri_stage_init(made, options, ops, words);
+    if (error)
+        free(made);
+    else
+        *stage = made;
+    return error;
+}
+
+void tr_stage_free(tr_stage *stage) {
+    tri_stage_fini(stage);
+    free(stage);
 }
 
 tr_reason *tr_stage_stopping(const tr_stage *stage) { return stage->stop; }
@@ -319,3 +339,16 @@ int tr_stage_set_accumulate(tr_stage *stage, bool accumulate) {
     stage->accumulating = accumulate;
     return tri_stage_leave(stage, forward ? replay(stage) : TR_OK);
 }
+
+bool tr_stage_accumulates(const tr_stage *stage) { return stage->accumulating; }
+
+/* ---- Looking at it -------------------------------------------------------------------------------*/
+
+uint64_t tr_stage_buffered(const tr_stage *stage) { return stage->buffer.count; }
+uint64_t tr_stage_waiting(const tr_stage *stage) { return stage->waiting_events; }
+
+uint64_t tr_stage_requested(const tr_stage *stage) {
+    return stage->dispatcher ? stage->dispatcher->requested : 0;
+}
+
+tr_subscription *tr_stage_first(const tr_stage *stage) { return stage->subscriptions.first; }

@@ -15,7 +15,6 @@
 #include <string.h>
 
 #include "check.h"
-#include "demand_dispatcher.h"
 #include "engine.h"
 #include "stage.h"
 
@@ -415,7 +414,7 @@ static inline node *start(tr_stage_options options) {
     if (options.type != TR_CONSUMER && !options.dispatcher)
         options.dispatcher = demand_dispatcher();
     tr_words words = {self, sim_retain, sim_release, sim_join};
-    CHECK_EQ(tr_stage_init(&self->stage, &options, &sim_ops, &words), TR_OK);
+    CHECK_EQ(tri_stage_init(&self->stage, &options, &sim_ops, &words), TR_OK);
     return self;
 }
 
@@ -451,7 +450,7 @@ static inline void give_nothing(node *self, uint64_t count, tr_outcome *outcome)
 
 static inline node *both(void (*on_events)(node *, tr_batch *, tr_outcome *)) {
     node *self = start((tr_stage_options){.type = TR_PRODUCER_CONSUMER,
-                                          .buffer_size = TRI_BUFFER_UNLIMITED});
+                                          .buffer_size = TR_BUFFER_UNLIMITED});
     self->on_events = on_events;
     return self;
 }
@@ -463,7 +462,7 @@ static inline void die(node *self, tr_reason *reason) {
         return;
     }
     self->alive = false;
-    tr_stage_fini(&self->stage);
+    tri_stage_fini(&self->stage);
     while (self->first) {
         mail *letter = self->first;
         self->first = letter->next;

@@ -35,7 +35,7 @@ static void s83_one_push_larger_than_the_buffer(void) {
 }
 
 static void s84_s87_unlimited(void) {
-    node *source = producer_with(TRI_BUFFER_UNLIMITED, false), *sink = consumer();
+    node *source = producer_with(TR_BUFFER_UNLIMITED, false), *sink = consumer();
     source->on_demand = give_nothing;
     push(source, 1, 5);
     CHECK_EQ(tr_stage_buffered(&source->stage), 5);
@@ -160,7 +160,7 @@ static void take_both(tri_buffer *buffer, model *m, uint64_t limit) {
 }
 
 static void any_mix_keeps_order_and_counts(void) {
-    const uint64_t sizes[] = {1, 3, 10, TRI_BUFFER_UNLIMITED};
+    const uint64_t sizes[] = {1, 3, 10, TR_BUFFER_UNLIMITED};
     node host = {0};
     tr_words words = {&host, sim_retain, sim_release, sim_join};
     for (size_t run = 0; run < 200; run++) {

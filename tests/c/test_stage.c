@@ -77,7 +77,7 @@ static void s35_subscribing_to_a_consumer_is_refused(void) {
 
 static void s37_s40_bad_numbers_change_nothing(void) {
     node *source = producer(), *sink = consumer();
-    const tr_subscribe_options bad[] = {{0, 0, 0}, {10, 10, 0}, {TRI_DEMAND_LIMIT + 1, 0, 0}};
+    const tr_subscribe_options bad[] = {{0, 0, 0}, {10, 10, 0}, {TR_DEMAND_LIMIT + 1, 0, 0}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK_EQ(tr_stage_subscribe(&sink->stage, source->pid, 5, &bad[i], NULL), TR_EINVAL);
     CHECK_TRACE(sink, "");
@@ -309,7 +309,7 @@ static void s92_s93_an_info_with_nothing_before_it(void) {
 }
 
 static void s94_s98_an_info_waits_for_the_events_before_it(void) {
-    const uint64_t sizes[] = {3, TRI_BUFFER_UNLIMITED};
+    const uint64_t sizes[] = {3, TR_BUFFER_UNLIMITED};
     for (size_t size = 0; size < 2; size++) {
         for (size_t fill = 1; fill <= 3; fill++) {
             node *source = producer_with(sizes[size], false), *sink = consumer();
@@ -475,11 +475,11 @@ static void demand_saturates(void) {
     ask(source, tag, UINT64_MAX);
     ask(source, other, UINT64_MAX);
     sim_run();
-    CHECK(tr_stage_requested(&source->stage) == TRI_DEMAND_LIMIT);
+    CHECK(tr_stage_requested(&source->stage) == TR_DEMAND_LIMIT);
     push(source, 0, 5);
     ask(source, other, 7);
     sim_run();
-    CHECK(tr_stage_requested(&source->stage) == TRI_DEMAND_LIMIT);
+    CHECK(tr_stage_requested(&source->stage) == TR_DEMAND_LIMIT);
     sim_end();
 }
 
@@ -518,9 +518,9 @@ static void options_that_make_no_stage(void) {
     tr_words words = {0};
     tr_stage_options consumer_with_dispatcher = {
         .type = TR_CONSUMER, .dispatcher = tr_demand_dispatcher_new(&(tr_demand_options){0})};
-    CHECK_EQ(tr_stage_init(&stage, &consumer_with_dispatcher, &sim_ops, &words), TR_EINVAL);
+    CHECK_EQ(tri_stage_init(&stage, &consumer_with_dispatcher, &sim_ops, &words), TR_EINVAL);
     tr_stage_options producer_without = {.type = TR_PRODUCER};
-    CHECK_EQ(tr_stage_init(&stage, &producer_without, &sim_ops, &words), TR_EINVAL);
+    CHECK_EQ(tri_stage_init(&stage, &producer_without, &sim_ops, &words), TR_EINVAL);
 }
 
 int main(void) {
