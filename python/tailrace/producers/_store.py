@@ -181,11 +181,13 @@ class Store:
 
         O(runs of ready items) and a count of the small rows of the other tables, not of the items.
         """
-        return Counts(*self._read(lambda sql: sql.execute(_COUNTS, (time.time(),)).fetchone()))
+        return Counts(
+            *self._read(lambda sql: sql.execute(_COUNTS, {"now": time.time()}).fetchone())
+        )
 
     def items(self) -> list[tuple[int, bytes, int, str]]:
         """Return (id, data, attempts, state) of all items that are not dead, oldest first."""
-        return self._read(lambda sql: sql.execute(_ITEMS, (time.time(),)).fetchall())
+        return self._read(lambda sql: sql.execute(_ITEMS, {"now": time.time()}).fetchall())
 
     def dead(self) -> list[tuple[int, bytes, int, str, float]]:
         """Return (id, data, attempts, reason, failed_at) of all dead letters, oldest first."""
@@ -387,7 +389,7 @@ class Store:
 
 _COUNTS: Final = """
 WITH due(delayed, leased) AS (SELECT
-    (SELECT count(*) FROM delayed WHERE due <= ?1), (SELECT count(*) FROM leased WHERE until <= ?1))
+    (SELECT count(*) FROM delayed WHERE due <= :now), (SELECT count(*) FROM leased WHERE until <= :now))
 SELECT (SELECT coalesce(sum(last - first + 1), 0) FROM ready) + due.delayed + due.leased,
        (SELECT count(*) FROM delayed) - due.delayed,
        (SELECT count(*) FROM leased) - due.leased,
@@ -399,7 +401,7 @@ _ITEMS: Final = """
 SELECT item.id, item.data,
        coalesce(delayed.attempts, leased.attempts, (SELECT ready.attempts FROM ready
            WHERE ready.first <= item.id ORDER BY ready.first DESC LIMIT 1)),
-       CASE WHEN due > ?1 THEN 'delayed' WHEN until > ?1 THEN 'leased' ELSE 'ready' END
+       CASE WHEN due > :now THEN 'delayed' WHEN until > :now THEN 'leased' ELSE 'ready' END
 FROM item LEFT JOIN delayed USING(id) LEFT JOIN leased USING(id)
 WHERE item.id NOT IN (SELECT id FROM dead)
 ORDER BY item.id

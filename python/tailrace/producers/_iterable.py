@@ -1,0 +1,115 @@
+"""Iterable: a producer that hands out the items of an iterable.
+
+All workers of a pipeline draw from one iterator, one at a time, also a worker that replaces a killed
+one. An iterator that takes its time does not hold the worker up for a whole demand: after a moment
+it emits what there is and goes on with a message to itself, so that pushed messages and the end of
+the pipeline get their turn.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import copy
+import threading
+from typing import Any, Final
+
+from tailrace import _core
+from tailrace._errors import EngineError
+from tailrace._pipeline_producer import SourceFailed
+from tailrace._actions import Stop
+from tailrace._stages import Producer
+
+_PATIENCE: Final = 10_000_000  # ns for one demand
+
+
+class _More:
+    """To oneself: go on with the demand that is left."""
+
+
+_MORE = _More()
+
+
+class _Shared:
+    """The one iterator that the workers of a pipeline draw from."""
+
+    def __init__(self, iterable: collections.abc.Iterable[Any]) -> None:
+        self.iterator = iter(iterable)
+        self.lock = threading.Lock()  # iterators are for one thread at a time
+        self.ended = False
+        self.error: BaseException | None = None  # what ended it instead
+
+    def pull(self, count: int, as_messages: bool) -> list[Any]:
+        """Give up to `count` items, fewer when they take long or end; sets `ended` or `error`."""
+        events: list[Any] = []
+        with self.lock:
+            if self.ended or self.error is not None:
+                return events
+            try:
+                self.ended = _core.pull(self.iterator, count, events, as_messages, _PATIENCE)
+            except _core.Killed:
+                # The iterable's own code may have been interrupted: what it would hand out from
+                # here on cannot be trusted to be complete.
+                self.error = EngineError(
+                    "the iterable was interrupted when its producer was killed"
+                )
+                raise
+            except BaseException as error:
+                self.error = error
+        return events
+
+
+class Iterable(Producer):
+    """Hands out the items of `iterable`, each as the data of a message.
+
+    The pipeline ends when the iterable does. An exception in it ends the intake: what was handed out
+    is finished, then `run` raises the exception. With a transformer, that gets the bare items.
+
+    >>> import tailrace as tr
+    >>> tr.producers.Iterable(["a", "b"])
+    Iterable(['a', 'b'])
+    """
+
+    def __init__(self, iterable: collections.abc.Iterable[Any]) -> None:
+        if not isinstance(iterable, collections.abc.Iterable):
+            raise TypeError(f"iterable: expected an iterable, got {iterable!r}")
+        self._iterable = iterable
+        self._shared: _Shared | None = None
+        self._as_messages = True
+        self._owed = 0
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._iterable!r})"
+
+    def open_source(self, transformed: bool) -> Iterable:
+        """Begin a pipeline: what its workers copy, with the iterator they share."""
+        source = copy.copy(self)
+        source._shared = _Shared(self._iterable)
+        source._as_messages = not transformed
+        return source
+
+    def init(self) -> None:
+        """Begin a worker."""
+        self._owed = 0
+
+    def handle_demand(self, demand: int) -> list[Any] | Stop:
+        """Emit what there is of what is owed."""
+        self._owed += demand
+        return self._pull()
+
+    def handle_info(self, message: Any) -> list[Any] | Stop | None:
+        """Go on."""
+        return self._pull() if message is _MORE and self._owed else None
+
+    def _pull(self) -> list[Any] | Stop:
+        shared = self._shared
+        assert shared is not None
+        events = shared.pull(self._owed, self._as_messages)
+        self._owed -= len(events)
+        if not events:
+            if shared.error is not None:
+                return Stop(SourceFailed(shared.error))
+            if shared.ended:
+                return Stop("normal")
+        if self._owed or shared.ended or shared.error is not None:
+            _core.send(_core.self(), _MORE)
+        return events
