@@ -389,7 +389,8 @@ class Store:
 
 _COUNTS: Final = """
 WITH due(delayed, leased) AS (SELECT
-    (SELECT count(*) FROM delayed WHERE due <= :now), (SELECT count(*) FROM leased WHERE until <= :now))
+    (SELECT count(*) FROM delayed WHERE due <= :now),
+    (SELECT count(*) FROM leased WHERE until <= :now))
 SELECT (SELECT coalesce(sum(last - first + 1), 0) FROM ready) + due.delayed + due.leased,
        (SELECT count(*) FROM delayed) - due.delayed,
        (SELECT count(*) FROM leased) - due.leased,
