@@ -38,6 +38,10 @@ enum {
 
 enum { TR_PRIORITY_LOW, TR_PRIORITY_NORMAL, TR_PRIORITY_HIGH, TR_PRIORITY_MAX };
 
+/* How an end counts, for a supervisor's child as for a subscription: any end, any but a clean one,
+ * none. */
+enum { TR_PERMANENT, TR_TRANSIENT, TR_TEMPORARY };
+
 /* Where a process runs: on the engine's core workers, one slice at a time; or on the elastic pool,
  * where it may block. TR_KIND_THREAD_OWN is a foreign thread that uses the engine. */
 enum { TR_KIND_CORE, TR_KIND_THREAD, TR_KIND_THREAD_OWN };

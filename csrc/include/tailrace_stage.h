@@ -63,9 +63,6 @@ typedef struct tr_words {
 /* What the peer is: the role that handle_subscribe gets. */
 enum { TR_ROLE_PRODUCER, TR_ROLE_CONSUMER };
 
-/* What the end of a subscription does to the consuming stage (S127 ff.). */
-enum { TR_PERMANENT, TR_TRANSIENT, TR_TEMPORARY };
-
 typedef struct tr_subscription {
     tr_ref tag;
     tr_pid peer;

@@ -41,10 +41,6 @@ enum {
 /* Which children one that has to be restarted takes with it: none, all, or those after it. */
 enum { TR_ONE_FOR_ONE, TR_ONE_FOR_ALL, TR_REST_FOR_ONE };
 
-/* Which ends bring a child back: any, any but a clean one, none. Only permanent and transient
- * children keep their place in the table when they have ended. */
-enum { TR_PERMANENT, TR_TRANSIENT, TR_TEMPORARY };
-
 /* Whether the end of significant children, without a restart, ends the supervisor. */
 enum { TR_AUTO_NEVER, TR_AUTO_ANY_SIGNIFICANT, TR_AUTO_ALL_SIGNIFICANT };
 
@@ -56,7 +52,7 @@ typedef struct tr_supervisor_options {
 } tr_supervisor_options;
 
 typedef struct tr_child_options {
-    int restart;
+    int restart; /* TR_PERMANENT, TR_TRANSIENT or TR_TEMPORARY: which ends bring it back */
     bool significant; /* not for permanent children, not under TR_AUTO_NEVER: TR_EINVAL */
 } tr_child_options;
 
