@@ -109,7 +109,7 @@ def test_the_core_knows_nothing_of_python() -> None:
 
 def test_metadata() -> None:
     metadata = importlib.metadata.metadata("tailrace")
-    assert metadata["Version"] == "0.1.0"
+    assert metadata["Version"] == tailrace.__version__ == "0.1.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
     required = [r for r in importlib.metadata.requires("tailrace") or [] if "extra ==" not in r]
