@@ -1,6 +1,4 @@
-"""The Archiver: every file of a folder, compressed, in an object store. The tutorial of tailrace.
-
-    python archiver.py [FOLDER] [--chaos] [--work DIR]          the same as: tailrace demo
+"""The Archiver, `tailrace demo`: every file of a folder, compressed, in an object store.
 
     queue.db ──> 8 processors ──────> batcher ──────> batch processor ──> manifest.db
     one item     read, compress,      groups of 100   one transaction
@@ -10,7 +8,6 @@ Nothing is lost, whatever happens: an item leaves the queue only when its file i
 so what was under way when something died is done again. Done twice is as good as done once.
 """
 
-import argparse
 import gzip
 import hashlib
 import os
@@ -20,13 +17,13 @@ import sqlite3
 import sys
 import time
 import zlib
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 import tailrace as tr
-from tailrace._cli import add_demo_arguments
+from tailrace._cli import run_demo
 from tailrace._examples import object_store
 
 WORKERS = 8
@@ -62,9 +59,7 @@ class Archive(tr.Pipeline):
                 tr.sleep(0.01 * 2**attempt)
         raise OSError(f"{name}: not stored in {attempts} attempts")
 
-    def handle_batch(
-        self, batcher: str, messages: list[tr.Message], info: tr.BatchInfo
-    ) -> list[tr.Message]:
+    def handle_batch(self, batcher: str, messages: list[Any], info: tr.BatchInfo) -> list[Any]:
         """Write a group into the manifest; once this has returned, its items leave the queue."""
         rows = [message.data for message in messages]
         self.context.sql("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?)", rows)
@@ -77,6 +72,7 @@ class Job:
     def __init__(self, folder: Path, work: Path) -> None:
         work.mkdir(parents=True, exist_ok=True)
         self.folder, self.work = folder, work
+        self.killed: list[str] = []
         self.sql("CREATE TABLE IF NOT EXISTS archive (id INTEGER PRIMARY KEY, folder BLOB)")
         self.sql("CREATE TABLE IF NOT EXISTS object (name TEXT PRIMARY KEY, sha256, size, packed)")
         self.sql("INSERT OR IGNORE INTO archive VALUES (1, ?)", [(os.fsencode(folder),)])
@@ -87,13 +83,7 @@ class Job:
     def sql(self, statement: str, rows: list[tuple[Any, ...]] | None = None) -> list[Any]:
         """Run a statement on the manifest, for all `rows` in one transaction."""
         with closing(sqlite3.connect(self.work / "manifest.db", timeout=60)) as db, db:
-            run = db.execute(statement) if rows is None else db.executemany(statement, rows)
-            return run.fetchall()
-
-    def totals(self) -> tuple[int, int]:
-        """Count the archived files and their bytes."""
-        count: tuple[int, int] = self.sql("SELECT count(*), coalesce(sum(size), 0) FROM object")[0]
-        return count
+            return (db.executemany(statement, rows) if rows else db.execute(statement)).fetchall()
 
     def source(self, name: str) -> Path:
         """Find a file by its name, which is the relative path, URL-quoted."""
@@ -102,7 +92,8 @@ class Job:
     def scan(self) -> list[str]:
         """Name every file below the folder; a folder that cannot be listed is one that fails."""
         found: list[str] = []
-        for top, folders, files in os.walk(self.folder, onerror=lambda e: found.append(e.filename)):
+        walk = os.walk(self.folder, onerror=lambda error: found.append(error.filename))
+        for top, folders, files in walk:
             folders[:] = [f for f in folders if f not in LEFT_OUT and Path(top, f) != self.work]
             found += filter(os.path.isfile, (os.path.join(top, file) for file in files))
         return [quote(os.fsencode(os.path.relpath(path, self.folder))) for path in found]
@@ -122,36 +113,38 @@ class Job:
             return set()
 
 
-def kill_workers(pipeline: str) -> None:
+def kill_workers(pipeline: str, killed: list[str]) -> None:
     """Chaos: kill a processor, the batcher or its batch processor, again and again."""
     names = [f"Processor_default_{i}" for i in range(WORKERS)]
     names += ["Batcher_manifest", "BatchProcessor_manifest_0"]
     while True:
         tr.sleep(random.uniform(0.3, 1.5))
         if pid := tr.whereis(f"{pipeline}.{random.choice(names)}"):
+            killed.append(str(pid))
             tr.exit(pid, "kill")
 
 
 def run(job: Job, queue: tr.producers.Queue, chaos: bool) -> None:
-    """Run the pipeline until the queue is empty, with a live line meanwhile."""
+    """Run the pipeline until the queue is empty, and show how it goes."""
     tr.trap_exit()  # should the pipeline fail, this thread goes on
     pipeline = Archive.start_link(producer=queue, context=job, max_restarts=1_000_000)
-    ended = tr.monitor(pipeline.pid)
     if chaos:
-        tr.spawn(kill_workers, pipeline.name)
+        tr.spawn(kill_workers, pipeline.name, job.killed)
     period, form = (0.5, "\r\x1b[K{}") if sys.stderr.isatty() else (3.0, "{}\n")
-    begin, (files, size) = time.monotonic(), job.totals()
+    ended, begin = tr.monitor(pipeline.pid), time.monotonic()
     try:
         while tr.receive(ended, timeout=period, default=None) is None:
-            (done, read), seconds = job.totals(), time.monotonic() - begin
-            here, there, items = pipeline.stats(), job.store.stats(), queue.stats()
-            line = (
-                f"{done} done {here.failed} failed {there['refused'] + there['reset']} retried | "
-                f"{(done - files) / seconds:.0f} of {there['rate']:.0f} files/s allowed, "
-                f"{(read - size) / seconds / 1e6:.1f} MB/s | "
-                f"queue {items.ready + items.delayed}, leased {items.leased}"
-            )
-            print(form.format(line), end="", file=sys.stderr, flush=True)
+            with suppress(tr.NoProcess):  # it has just ended
+                here, there, items = pipeline.stats(), job.store.stats(), queue.stats()
+                seconds, megabytes = time.monotonic() - begin, there["bytes"] / 1e6
+                line = (
+                    f"{here.successful} done {here.failed} failed "
+                    f"{there['refused'] + there['reset']} retried | "
+                    f"{here.successful / seconds:.0f} files/s ({there['rate']} allowed) "
+                    f"{megabytes / seconds:.1f} MB/s | queue {items.ready + items.delayed}, "
+                    f"leased {items.leased}, in processors {here.in_flight}"
+                )
+                print(form.format(line), end="", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         print("\ndraining: what is under way is finished first", file=sys.stderr)
         pipeline.stop()
@@ -168,21 +161,22 @@ def archive(folder: Path, work: Path, chaos: bool) -> int:
         queue.purge()  # what failed for good last time gets a new chance
         todo, waiting = job.missing(names), {item.data for item in queue.items()}
         queue.put_many([name for name in todo if name not in waiting])
-        print(f"{len(names)} files in {str(folder)!r}, {len(names) - len(todo)} are archived")
+        print(f"{len(names)} files in {str(folder)!r}, {len(todo)} to archive")
         if todo or waiting:
             run(job, queue, chaos)
             todo = job.missing(names)
         else:
             print("everything is there already")
         reasons = {letter.data: letter.reason for letter in queue.dead_letters()}
-    (_, size), store = job.totals(), job.store.stats()
+    store = job.store.stats()
     print(f"""
     archived, same by hash  {len(names) - len(todo):>10,}
     missing                 {len(todo):>10,}
-    megabytes read          {size / 1e6:>10,.1f}
+    megabytes uploaded      {store["bytes"] / 1e6:>10,.1f}
     uploads refused: 429    {store["refused"]:>10,}
     connections reset       {store["reset"]:>10,}
     objects stored twice    {store["duplicate"]:>10,}
+    workers killed          {len(job.killed):>10,}
     """)
     for name in todo[:20]:
         print(f"missing: {name}: {reasons.get(name, 'differs from its file')}")
@@ -203,5 +197,4 @@ def main(folder: Path, work: Path, chaos: bool) -> int:
 
 
 if __name__ == "__main__":
-    add_demo_arguments(parser := argparse.ArgumentParser())
-    sys.exit(main(**vars(parser.parse_args())))
+    sys.exit(run_demo(main))

@@ -74,7 +74,7 @@ class ObjectStore(ThreadingHTTPServer):
     def __init__(self, folder: Path, rate: float, resets: float) -> None:
         self.folder, self.bucket, self.resets = folder, TokenBucket(rate), resets
         self.chance: Callable[[], float] = random.Random().random
-        self._counts = {"accepted": 0, "duplicate": 0, "refused": 0, "reset": 0}
+        self._counts = {"accepted": 0, "duplicate": 0, "refused": 0, "reset": 0, "bytes": 0}
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         for torn in folder.rglob("+*"):  # of a server that was killed; no object is named so
@@ -93,6 +93,7 @@ class ObjectStore(ThreadingHTTPServer):
             part.replace(place)
             self._counts["accepted"] += 1
             self._counts["duplicate"] += known
+            self._counts["bytes"] += place.stat().st_size
             return known
 
     def stats(self) -> dict[str, int]:
@@ -229,7 +230,7 @@ class Client:
             raise OSError(f"{name}: the store answered {status} {text.decode()}".rstrip())
 
     def stats(self) -> dict[str, int]:
-        """Give the server's counters, accepted, duplicate, refused and reset, and its rate."""
+        """Give the server's counters, accepted, duplicate, refused, reset, bytes; and its rate."""
         stats: dict[str, int] = json.loads(self._request("GET", "/stats")[2])
         return stats
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,13 +24,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"tailrace {version('tailrace')}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     summary = "archive a folder of files into an object store, through everything that can go wrong"
-    add_demo_arguments(commands.add_parser("demo", help=summary, description=DEMO))
+    _add_demo_arguments(commands.add_parser("demo", help=summary, description=DEMO))
     options = parser.parse_args(argv)
-    return demo(options)
+
+    from tailrace._examples import archiver  # only the demo needs the examples
+
+    return archiver.main(options.folder, options.work, options.chaos)
 
 
-def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `tailrace demo`, and its program run by itself, are given."""
+def run_demo(archive: Callable[[Path, Path, bool], int]) -> int:
+    """Call `archive` with what the program was given: the demo as a program of its own."""
+    parser = argparse.ArgumentParser(description=DEMO)
+    _add_demo_arguments(parser)
+    options = parser.parse_args()
+    return archive(options.folder, options.work, options.chaos)
+
+
+def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder",
         metavar="FOLDER",
@@ -49,13 +59,6 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("tailrace-demo"),
         help="where everything is kept (default: ./tailrace-demo)",
     )
-
-
-def demo(options: argparse.Namespace) -> int:
-    """Run the archiver with parsed arguments; returns the exit code."""
-    from tailrace._examples import archiver  # only the demo needs the examples
-
-    return archiver.main(options.folder, options.work, options.chaos)
 
 
 def _folder(text: str) -> Path:

@@ -88,7 +88,14 @@ def test_a_second_upload_replaces_the_object_and_is_counted(
     assert (tmp_path / "objects/x.gz").read_bytes() == b"short"
     connection.request("GET", "/stats")
     stats = json.loads(connection.getresponse().read())
-    assert stats == {"accepted": 2, "duplicate": 1, "refused": 0, "reset": 0, "rate": 1_000_000}
+    assert stats == {
+        "accepted": 2,
+        "duplicate": 1,
+        "refused": 0,
+        "reset": 0,
+        "bytes": 14,
+        "rate": 10**6,
+    }
 
 
 @pytest.mark.parametrize(
@@ -202,6 +209,7 @@ def test_the_client_starts_a_server_and_says_what_it_answered(tmp_path: Path) ->
             "duplicate": 0,
             "refused": 1,
             "reset": 0,
+            "bytes": 4,
             "rate": 0,
         }
     finally:
