@@ -15,12 +15,22 @@ CSRC = Path(__file__).resolve().parent.parent
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _CPLUSPLUS = re.compile(r"^#\s*ifdef __cplusplus\n.*?^#\s*endif\n", re.DOTALL | re.MULTILINE)
 _DIRECTIVE = re.compile(r"^[ \t]*#[^\n]*\n", re.MULTILINE)
+_INCLUDE = re.compile(r'^#include "(\w+\.h)"', re.MULTILINE)
 _CONSTANT = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(TR_\w+)[ \t]+\S", re.MULTILINE)
 
 
 def headers(csrc: Path = CSRC) -> list[Path]:
-    """The public headers, tailrace.h, whose types the others use, first."""
-    return sorted((csrc / "include").glob("*.h"), key=lambda path: (path.stem != "tailrace", path))
+    """The public headers, each after those that it includes."""
+    ordered: dict[Path, None] = {}
+
+    def add(path: Path) -> None:
+        for name in _INCLUDE.findall(path.read_text()):
+            add(path.with_name(name))
+        ordered.setdefault(path)
+
+    for path in sorted((csrc / "include").glob("*.h")):
+        add(path)
+    return list(ordered)
 
 
 def declarations(header: str) -> str:
