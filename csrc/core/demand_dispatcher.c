@@ -9,8 +9,7 @@
  * 8 bytes per subscription. */
 #include <stdlib.h>
 
-#include "batch.h"
-#include "stage.h"
+#include "dispatcher.h"
 
 typedef struct demand_dispatcher {
     tr_dispatcher base;
@@ -123,7 +122,7 @@ static int give(demand_dispatcher *self, tr_subscription *to, tr_batch *batch) {
     to->demand -= count;
     base->deliverable -= count;
     return tr_stage_deliver(base->stage, to,
-                            tri_batch_split(batch, (size_t)count, &base->stage->words));
+                            tri_batch_split(batch, (size_t)count, tri_dispatcher_words(base)));
 }
 
 /* splitmix64 */
