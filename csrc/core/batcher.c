@@ -1,15 +1,13 @@
-/* batcher.c: see batcher.h. */
-#include "batcher.h"
-
-#include <stddef.h>
+/* batcher.c: counts and deadlines of open batches, see tailrace_pipeline.h. */
+#include "tailrace_pipeline.h"
 
 void tr_batcher_init(tr_batcher *batcher, uint64_t size, uint64_t timeout) {
     *batcher = (tr_batcher){.size = size, .timeout = timeout};
 }
 
-void tr_batcher_open(tr_batcher *batcher, tr_batch *batch, uint64_t now) {
+void tr_batcher_open(tr_batcher *batcher, tr_open_batch *batch, uint64_t now) {
     uint64_t timeout = batcher->timeout;
-    batch->deadline = now > UINT64_MAX - timeout ? UINT64_MAX : now + timeout;
+    batch->deadline = now > UINT64_MAX - timeout ? TR_FOREVER : now + timeout;
     batch->count = 0;
     batch->next = NULL;
     batch->previous = batcher->last;
@@ -21,7 +19,11 @@ void tr_batcher_open(tr_batcher *batcher, tr_batch *batch, uint64_t now) {
     batcher->open++;
 }
 
-void tr_batcher_close(tr_batcher *batcher, tr_batch *batch) {
+bool tr_batcher_add(const tr_batcher *batcher, tr_open_batch *batch) {
+    return ++batch->count == batcher->size;
+}
+
+void tr_batcher_close(tr_batcher *batcher, tr_open_batch *batch) {
     if (batch->previous)
         batch->previous->next = batch->next;
     else
@@ -33,11 +35,11 @@ void tr_batcher_close(tr_batcher *batcher, tr_batch *batch) {
     batcher->open--;
 }
 
-tr_batch *tr_batcher_expired(const tr_batcher *batcher, uint64_t now) {
-    tr_batch *first = batcher->first;
+tr_open_batch *tr_batcher_expired(const tr_batcher *batcher, uint64_t now) {
+    tr_open_batch *first = batcher->first;
     return first && first->deadline <= now ? first : NULL;
 }
 
 uint64_t tr_batcher_deadline(const tr_batcher *batcher) {
-    return batcher->first ? batcher->first->deadline : UINT64_MAX;
+    return batcher->first ? batcher->first->deadline : TR_FOREVER;
 }

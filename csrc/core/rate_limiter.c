@@ -1,7 +1,17 @@
-/* rate_limiter.c: see rate_limiter.h. Every entry point catches up with the time first. */
-#include "rate_limiter.h"
+/* rate_limiter.c: the window counter, see tailrace_pipeline.h. Every entry point catches up with the
+ * time first. Lock order: the limiter's lock is a leaf. */
+#include <pthread.h>
+#include <stdlib.h>
 
-#include "tailrace.h"
+#include "tailrace_pipeline.h"
+
+struct tr_limiter {
+    pthread_mutex_t lock;
+    uint64_t allowed; /* per window from the next one on */
+    uint64_t interval;
+    uint64_t left; /* in this window */
+    uint64_t ends; /* end of this window */
+};
 
 static uint64_t add_saturating(uint64_t left, uint64_t right) {
     return left > UINT64_MAX - right ? UINT64_MAX : left + right;
@@ -17,20 +27,26 @@ static void catch_up(tr_limiter *limiter, uint64_t now) {
     limiter->left = limiter->allowed;
 }
 
-int tr_limiter_init(tr_limiter *limiter, uint64_t allowed, uint64_t interval, uint64_t now) {
+int tr_limiter_new(uint64_t allowed, uint64_t interval, uint64_t now, tr_limiter **limiter) {
     if (allowed == 0 || interval == 0)
         return TR_EINVAL;
-    if (pthread_mutex_init(&limiter->lock, NULL) != 0)
+    tr_limiter *made = malloc(sizeof *made);
+    if (made == NULL)
         return TR_ENOMEM;
-    limiter->allowed = allowed;
-    limiter->interval = interval;
-    limiter->left = allowed;
-    limiter->ends = add_saturating(now, interval);
+    if (pthread_mutex_init(&made->lock, NULL) != 0) {
+        free(made);
+        return TR_ENOMEM;
+    }
+    made->allowed = made->left = allowed;
+    made->interval = interval;
+    made->ends = add_saturating(now, interval);
+    *limiter = made;
     return TR_OK;
 }
 
-void tr_limiter_fini(tr_limiter *limiter) {
+void tr_limiter_free(tr_limiter *limiter) {
     pthread_mutex_destroy(&limiter->lock);
+    free(limiter);
 }
 
 uint64_t tr_limiter_take(tr_limiter *limiter, uint64_t wanted, uint64_t now) {

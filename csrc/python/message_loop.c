@@ -22,7 +22,7 @@
 
 /* ---- Ledger ------------------------------------------------------------------------------------- */
 
-enum { SUCCESSFUL, FAILED, RETRIED, DEAD, COUNTERS };
+enum { SUCCESSFUL, FAILED, RETRIED, DEAD, LOST, RECEIVED, COUNTERS };
 
 typedef struct ledger {
     PyObject_HEAD
@@ -54,14 +54,25 @@ static PyObject *ledger_counter(PyObject *self, void *closure) {
 }
 
 static PyObject *ledger_add(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"successful", "failed", "retried", "dead", NULL};
+    static char *names[] = {"successful", "failed", "retried", "dead", "lost", NULL};
     Py_ssize_t numbers[COUNTERS] = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|nnnn:add", names, &numbers[SUCCESSFUL],
-                                     &numbers[FAILED], &numbers[RETRIED], &numbers[DEAD]))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|nnnnn:add", names, &numbers[SUCCESSFUL],
+                                     &numbers[FAILED], &numbers[RETRIED], &numbers[DEAD],
+                                     &numbers[LOST]))
         return NULL;
     for (int i = 0; i < COUNTERS; i++)
         count((ledger *)self, i, numbers[i]);
     Py_RETURN_NONE;
+}
+
+/* Taken by processors and not finished since; what died with a worker stays in it. A run repeated was
+ * received twice. */
+static PyObject *ledger_in_flight(PyObject *object, void *Py_UNUSED(closure)) {
+    ledger *self = (ledger *)object;
+    unsigned long long finished = self->counters[SUCCESSFUL] + self->counters[FAILED] +
+                                  self->counters[RETRIED] + self->counters[LOST];
+    unsigned long long received = self->counters[RECEIVED];
+    return PyLong_FromUnsignedLongLong(received > finished ? received - finished : 0);
 }
 
 static PyObject *ledger_halt(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -78,12 +89,13 @@ static PyGetSetDef ledger_attributes[] = {
     {"failed", ledger_counter, NULL, "int: acknowledged as failed.", (void *)FAILED},
     {"retried", ledger_counter, NULL, "int: runs repeated.", (void *)RETRIED},
     {"dead", ledger_counter, NULL, "int: taken by the dead letter.", (void *)DEAD},
+    {"in_flight", ledger_in_flight, NULL, "int: taken by processors, not finished.", NULL},
     {"halted", ledger_halted, NULL, "bool: whether no further callback may start.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 static PyMethodDef ledger_methods[] = {
     {"add", (PyCFunction)(void (*)(void))ledger_add, METH_VARARGS | METH_KEYWORDS,
-     "add($self, successful=0, failed=0, retried=0, dead=0)\n--\n\nCount messages."},
+     "add($self, successful=0, failed=0, retried=0, dead=0, lost=0)\n--\n\nCount messages."},
     {"halt", ledger_halt, METH_NOARGS,
      "halt($self, /)\n--\n\nStart no further callback of the pipeline's."},
     {NULL, NULL, 0, NULL}};
@@ -271,6 +283,7 @@ static PyObject *run_chunk(message_loop *self, PyObject *events) {
     PyObject *failed = NULL, *answer = NULL;
     Py_ssize_t kept = 0;
     bool told = false;
+    count(self->ledger, RECEIVED, PyList_GET_SIZE(events));
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(events); i++) {
         if (atomic_load_explicit(&self->ledger->halted, memory_order_relaxed)) {
             answer = Py_NewRef(Py_None);

@@ -3,6 +3,8 @@
 
 #include "state.h"
 
+#include <time.h>
+
 tr_message_state *tr_message_state_of(PyObject *module) {
     return tr_state_of(module)->message;
 }
@@ -59,6 +61,29 @@ static int intern_words(tr_message_state *state) {
     return 0;
 }
 
+/* now(): the engine's time in ns; before there is an engine, that of the clock it will use. */
+static PyObject *now(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+    tr_engine *engine = atomic_load(&tr_state_of(module)->engine);
+    if (engine)
+        return PyLong_FromUnsignedLongLong(tr_now(engine));
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return PyLong_FromUnsignedLongLong((unsigned long long)time.tv_sec * 1000000000u +
+                                       (unsigned long long)time.tv_nsec);
+}
+
+static PyObject *check_alive(PyObject *module, PyObject *Py_UNUSED(ignored)) {
+    if (tr_message_check_alive(module) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"now", now, METH_NOARGS, "now()\n--\n\nThe engine's time in nanoseconds."},
+    {"check_alive", check_alive, METH_NOARGS,
+     "check_alive()\n--\n\nRaise if the caller is leftover code of a killed process."},
+    {NULL, NULL, 0, NULL}};
+
 int tr_message_init(PyObject *module) {
     tr_message_state *state = PyMem_Calloc(1, sizeof *state);
     if (!state) {
@@ -66,7 +91,7 @@ int tr_message_init(PyObject *module) {
         return -1;
     }
     tr_state_of(module)->message = state;
-    if (intern_words(state) < 0 ||
+    if (PyModule_AddFunctions(module, functions) < 0 || intern_words(state) < 0 ||
         tr_message_add_type(module, &tr_message_spec, &state->message_type, true) < 0)
         return -1;
     state->message_type->tp_vectorcall = tr_message_vectorcall;

@@ -1,6 +1,6 @@
 /* open_batches.c: Batches, what a batcher holds: one open batch per batch key.
  *
- * Counts and deadlines are kept by the core (batcher.h); this file finds the open batch of a key and
+ * Counts and deadlines are kept by the core (tailrace_pipeline.h); this file finds the open batch of a key and
  * keeps its messages. A message whose key is the very object of the one before it needs no lookup.
  * A batch that leaves is a triple (messages, batch_key, trigger); it is never empty.
  *
@@ -13,13 +13,13 @@
  * One process uses a Batches object, from the thread that runs it. */
 #include "message.h"
 
-#include "../core/batcher.h"
-
 #include <stddef.h>
+
+#include "tailrace_pipeline.h"
 
 typedef struct open_batch {
     PyObject_HEAD
-    tr_batch batch;        /* in the list of its batcher */
+    tr_open_batch batch;        /* in the list of its batcher */
     PyObject *messages;    /* owned list */
     PyObject *key;         /* owned */
     PyObject *accumulator; /* the splitter's, owned; NULL without one */
@@ -84,7 +84,7 @@ static PyType_Spec open_batch_spec = {
 
 /* ---- Opening and leaving ------------------------------------------------------------------------- */
 
-static open_batch *batch_of(tr_batch *batch) {
+static open_batch *batch_of(tr_open_batch *batch) {
     return (open_batch *)((char *)batch - offsetof(open_batch, batch));
 }
 
@@ -293,7 +293,7 @@ static PyObject *batches_add(PyObject *object, PyObject *const *args, Py_ssize_t
 /* Take batches out while `next` names one; None if there were none. */
 static PyObject *take_out(batches *self, uint64_t now, bool all, PyObject *trigger) {
     PyObject *left = NULL;
-    tr_batch *next;
+    tr_open_batch *next;
     while ((next = all ? self->batcher.first : tr_batcher_expired(&self->batcher, now))) {
         open_batch *batch = batch_of(next);
         if (forget_accumulator(self, batch->key) < 0 || leave(self, batch, trigger, &left) < 0) {
@@ -327,7 +327,7 @@ static PyObject *batches_deadline(PyObject *object, void *Py_UNUSED(closure)) {
 static PyObject *batches_waiting(PyObject *object, void *Py_UNUSED(closure)) {
     batches *self = (batches *)object;
     unsigned long long messages = 0;
-    for (tr_batch *batch = self->batcher.first; batch; batch = batch->next)
+    for (tr_open_batch *batch = self->batcher.first; batch; batch = batch->next)
         messages += batch->count;
     return PyLong_FromUnsignedLongLong(messages);
 }

@@ -1,16 +1,14 @@
-/* rate_limit.c: RateWindow, the door to the core's rate limiter (rate_limiter.h).
+/* rate_limit.c: RateWindow, the door to the core's rate limiter (tailrace_pipeline.h).
  *
  * One object serves all producers of a pipeline; every method may be called from any thread. Times
  * are nanoseconds of the clock whose readings are passed in. */
 #include "message.h"
 
-#include "../core/rate_limiter.h"
-#include "tailrace.h"
+#include "tailrace_pipeline.h"
 
 typedef struct rate_window {
     PyObject_HEAD
-    tr_limiter limiter;
-    bool ready; /* whether limiter needs a fini */
+    tr_limiter *limiter; /* owned; NULL only while it is being made */
 } rate_window;
 
 static PyObject *window_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -22,9 +20,8 @@ static PyObject *window_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     rate_window *self = (rate_window *)type->tp_alloc(type, 0);
     if (!self)
         return NULL;
-    int outcome = tr_limiter_init(&self->limiter, allowed, interval, now);
-    self->ready = outcome == TR_OK;
-    if (self->ready)
+    int outcome = tr_limiter_new(allowed, interval, now, &self->limiter);
+    if (outcome == TR_OK)
         return (PyObject *)self;
     Py_DECREF(self);
     if (outcome == TR_ENOMEM)
@@ -35,8 +32,8 @@ static PyObject *window_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 
 static void window_dealloc(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
-    if (((rate_window *)object)->ready)
-        tr_limiter_fini(&((rate_window *)object)->limiter);
+    if (((rate_window *)object)->limiter)
+        tr_limiter_free(((rate_window *)object)->limiter);
     type->tp_free(object);
     Py_DECREF(type);
 }
@@ -46,21 +43,21 @@ static PyObject *window_take(PyObject *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "KK:take", &wanted, &now))
         return NULL;
     return PyLong_FromUnsignedLongLong(
-        tr_limiter_take(&((rate_window *)self)->limiter, wanted, now));
+        tr_limiter_take(((rate_window *)self)->limiter, wanted, now));
 }
 
 static PyObject *window_left(PyObject *self, PyObject *time) {
     unsigned long long now = PyLong_AsUnsignedLongLong(time);
     if (PyErr_Occurred())
         return NULL;
-    return PyLong_FromUnsignedLongLong(tr_limiter_left(&((rate_window *)self)->limiter, now));
+    return PyLong_FromUnsignedLongLong(tr_limiter_left(((rate_window *)self)->limiter, now));
 }
 
 static PyObject *window_reopens(PyObject *self, PyObject *time) {
     unsigned long long now = PyLong_AsUnsignedLongLong(time);
     if (PyErr_Occurred())
         return NULL;
-    return PyLong_FromUnsignedLongLong(tr_limiter_reopens(&((rate_window *)self)->limiter, now));
+    return PyLong_FromUnsignedLongLong(tr_limiter_reopens(((rate_window *)self)->limiter, now));
 }
 
 static PyObject *window_update(PyObject *self, PyObject *args) {
@@ -68,13 +65,13 @@ static PyObject *window_update(PyObject *self, PyObject *args) {
     int reset;
     if (!PyArg_ParseTuple(args, "KKpK:update", &allowed, &interval, &reset, &now))
         return NULL;
-    tr_limiter_update(&((rate_window *)self)->limiter, allowed, interval, reset, now);
+    tr_limiter_update(((rate_window *)self)->limiter, allowed, interval, reset, now);
     Py_RETURN_NONE;
 }
 
 static PyObject *window_settings(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     uint64_t allowed, interval;
-    tr_limiter_settings(&((rate_window *)self)->limiter, &allowed, &interval);
+    tr_limiter_settings(((rate_window *)self)->limiter, &allowed, &interval);
     return Py_BuildValue("(KK)", (unsigned long long)allowed, (unsigned long long)interval);
 }
 

@@ -1,10 +1,10 @@
 /* test_batcher.c: counts and deadlines of open batches (P73 to P78), time passed in by hand. */
-#include "batcher.h"
 #include "check.h"
+#include "tailrace_pipeline.h"
 
 static void a_batch_is_full_at_its_size(void) { /* P74 */
     tr_batcher batcher;
-    tr_batch batch;
+    tr_open_batch batch;
     tr_batcher_init(&batcher, 3, 100);
     tr_batcher_open(&batcher, &batch, 0);
     CHECK(!tr_batcher_add(&batcher, &batch));
@@ -17,7 +17,7 @@ static void a_batch_is_full_at_its_size(void) { /* P74 */
 
 static void size_zero_is_never_full(void) {
     tr_batcher batcher;
-    tr_batch batch;
+    tr_open_batch batch;
     tr_batcher_init(&batcher, 0, 100);
     tr_batcher_open(&batcher, &batch, 0);
     for (int i = 0; i < 1000; i++)
@@ -27,7 +27,7 @@ static void size_zero_is_never_full(void) {
 
 static void time_runs_from_the_first_message(void) { /* P76, P77 */
     tr_batcher batcher;
-    tr_batch batch;
+    tr_open_batch batch;
     tr_batcher_init(&batcher, 10, 100);
     tr_batcher_open(&batcher, &batch, 5);
     tr_batcher_add(&batcher, &batch);
@@ -41,7 +41,7 @@ static void time_runs_from_the_first_message(void) { /* P76, P77 */
 
 static void batches_expire_in_the_order_they_opened(void) { /* P73, P78 */
     tr_batcher batcher;
-    tr_batch batches[3];
+    tr_open_batch batches[3];
     tr_batcher_init(&batcher, 10, 100);
     for (int i = 0; i < 3; i++)
         tr_batcher_open(&batcher, &batches[i], (uint64_t)i);
@@ -60,7 +60,7 @@ static void batches_expire_in_the_order_they_opened(void) { /* P73, P78 */
 
 static void an_endless_timeout_does_not_overflow(void) {
     tr_batcher batcher;
-    tr_batch batch;
+    tr_open_batch batch;
     tr_batcher_init(&batcher, 1, UINT64_MAX);
     tr_batcher_open(&batcher, &batch, 7);
     CHECK_EQ(tr_batcher_deadline(&batcher), UINT64_MAX);
