@@ -90,6 +90,7 @@ def core_module() -> Extension:
         sources=sources("csrc/python"),
         depends=[*sources("csrc/python", ".h"), *sources("csrc/include", ".h")],
         include_dirs=["csrc/include", "csrc/python"],
+        define_macros=[("_GNU_SOURCE", None)],
         extra_compile_args=[
             *COMPILE,
             *(PYTHON_WARNINGS if WERROR else []),
