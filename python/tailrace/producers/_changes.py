@@ -153,10 +153,13 @@ class Changes:
         return first, end, attempts
 
     def _owner_id(self, name: str) -> int:
-        self._sql.execute("INSERT OR IGNORE INTO owner(name) VALUES(?)", (name,))
         row = self._sql.execute("SELECT id FROM owner WHERE name = ?", (name,)).fetchone()
-        id: int = row[0]
-        return id
+        if row is not None:
+            known: int = row[0]
+            return known
+        made = self._sql.execute("INSERT INTO owner(name) VALUES(?)", (name,)).lastrowid
+        assert made is not None
+        return made
 
     # Acknowledging
 
