@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from . import _core, _engine, _errors, _log, _process
 from ._actions import IGNORE, NOREPLY, UNSET, Down, Exit, NoReply, Reply, Stop
+from ._child_spec import ChildSpec, child_spec
 from ._core import (
     From,
     Pid,
@@ -60,6 +61,7 @@ from ._process import (
     trap_exit,
 )
 from ._server import GenServer
+from ._supervisor import ChildCount, ChildInfo, Supervisor
 
 __version__ = "0.1.0"
 
@@ -71,7 +73,10 @@ __all__ = [
     "BadReturn",
     "CallExit",
     "CallTimeout",
+    "ChildCount",
     "ChildError",
+    "ChildInfo",
+    "ChildSpec",
     "DeadlockError",
     "Down",
     "Engine",
@@ -91,10 +96,12 @@ __all__ = [
     "Reply",
     "StartError",
     "Stop",
+    "Supervisor",
     "SystemLimit",
     "Timer",
     "call",
     "cast",
+    "child_spec",
     "demonitor",
     "exit",
     "link",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, ClassVar
 
 from . import _core
+from ._child_spec import ChildSpec, Restart, Shutdown
 from ._core import From, Pid
 from ._log import logger, short
 
@@ -99,6 +100,26 @@ class GenServer:
             cls, args, kwargs or None, False, name, timeout, scheduler, priority
         )
         return pid
+
+    @classmethod
+    def child_spec(
+        cls,
+        *args: Any,
+        id: Hashable = None,
+        restart: Restart = "permanent",
+        shutdown: Shutdown = 5.0,
+        **kwargs: Any,
+    ) -> ChildSpec:
+        """Make the spec by which a supervisor starts it: `start_link(*args, **kwargs)`.
+
+        `id` is the class by default. Override it in a class that needs other defaults.
+
+        >>> import tailrace as tr
+        >>> tr.GenServer.child_spec(restart="transient", id="mine").restart
+        'transient'
+        """
+        name: Any = cls if id is None else id
+        return ChildSpec(name, (cls.start_link, args, kwargs), restart, shutdown)
 
     def init(self, *args: Any, **kwargs: Any) -> Any:
         """Set the state up. Returns None, `NoReply(...)`, `Stop(reason)` or `IGNORE`."""
