@@ -9,7 +9,6 @@ so what was under way when something died is done again. Done twice is as good a
 """
 
 import gzip
-import hashlib
 import os
 import random
 import signal
@@ -18,6 +17,7 @@ import sys
 import time
 import zlib
 from contextlib import closing, suppress
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -42,8 +42,7 @@ class Archive(tr.Pipeline):
         content = self.context.source(message.data).read_bytes()
         packed = gzip.compress(content, compresslevel=6, mtime=0)
         self.upload(f"{message.data}.gz", packed)
-        digest = hashlib.sha256(content).hexdigest()
-        message.data = (message.data, digest, len(content), len(packed))
+        message.data = (message.data, sha256(content).hexdigest(), len(content), len(packed))
         return message.to("manifest")
 
     def upload(self, name: str, body: bytes, attempts: int = 10) -> None:
@@ -52,7 +51,8 @@ class Archive(tr.Pipeline):
             while (closed := self.opens - time.monotonic()) > 0:
                 tr.sleep(closed)
             try:
-                return self.context.store.put(name, body)
+                self.context.store.put(name, body)
+                return
             except object_store.TooFast as limit:
                 self.opens = time.monotonic() + limit.seconds
             except ConnectionError:
@@ -108,7 +108,7 @@ class Job:
         packed = self.work / "objects" / f"{name}.gz"
         try:
             with self.source(name).open("rb") as file, gzip.open(packed) as stored:
-                return {hashlib.file_digest(f, "sha256").hexdigest() for f in (file, stored)}
+                return {file_digest(f, "sha256").hexdigest() for f in (file, stored)}
         except (OSError, EOFError, zlib.error):
             return set()
 
