@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from harness import Row, main, row, timed
+
 from tailrace.producers import Queue
 
 DATA = "python3.11/site-packages/some/file/or/other.py"

@@ -47,6 +47,9 @@ T = TypeVar("T")
 _FIRST_PAUSE: Final = 0.0005
 _LONGEST_PAUSE: Final = 0.02
 
+# A signal that arrives just before a wait does not end it: a wait looks up after so many seconds.
+_SIGNAL_INTERVAL: Final = 0.1
+
 # How long the end of the interpreter waits for a store's last requests, in seconds.
 _EXIT_TIMEOUT: Final = 10.0
 
@@ -237,7 +240,8 @@ class Store:
         return request
 
     def _answer(self, request: _Request) -> Any:
-        request.done.acquire()
+        while not request.done.acquire(timeout=_SIGNAL_INTERVAL):
+            pass
         if request.error is not None:
             try:
                 raise request.error
