@@ -24,26 +24,24 @@ void tr_message_free(tr_engine *engine, tr_message *message) {
 
 void tri_mailbox_init(tri_mailbox *mailbox) {
     atomic_store(&mailbox->inbox, NULL);
-    atomic_store_explicit(&mailbox->length, 0, memory_order_relaxed);
+    atomic_store_explicit(&mailbox->pushed, 0, memory_order_relaxed);
+    atomic_store_explicit(&mailbox->taken, 0, memory_order_relaxed);
     mailbox->head = mailbox->tail = NULL;
     mailbox->removals = 0;
 }
 
 bool tri_mailbox_push(tri_mailbox *mailbox, tr_message *message) {
     tr_message *newest = atomic_load_explicit(&mailbox->inbox, memory_order_relaxed);
-    atomic_fetch_add_explicit(&mailbox->length, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&mailbox->pushed, 1, memory_order_relaxed);
     do {
-        if (newest == CLOSED) {
-            atomic_fetch_sub_explicit(&mailbox->length, 1, memory_order_relaxed);
-            return false;
-        }
+        if (newest == CLOSED) return false;
         message->next = newest;
     } while (!atomic_compare_exchange_weak(&mailbox->inbox, &newest, message));
     return true;
 }
 
 void tri_mailbox_push_front(tri_mailbox *mailbox, tr_message *message) {
-    atomic_fetch_add_explicit(&mailbox->length, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&mailbox->pushed, 1, memory_order_relaxed);
     message->next = mailbox->head;
     mailbox->head = message;
     if (mailbox->tail == NULL) mailbox->tail = message;
@@ -76,7 +74,8 @@ static tr_message *unhook(tri_mailbox *mailbox, tr_message *before, tr_message *
         mailbox->head = message->next;
     if (mailbox->tail == message) mailbox->tail = before;
     mailbox->removals++;
-    atomic_fetch_sub_explicit(&mailbox->length, 1, memory_order_relaxed);
+    uint32_t taken = atomic_load_explicit(&mailbox->taken, memory_order_relaxed);
+    atomic_store_explicit(&mailbox->taken, taken + 1, memory_order_relaxed);
     message->next = NULL;
     return message;
 }
@@ -118,6 +117,10 @@ tr_message *tri_mailbox_close(tri_mailbox *mailbox) {
     else
         all = rest;
     mailbox->head = mailbox->tail = NULL;
-    atomic_store_explicit(&mailbox->length, 0, memory_order_relaxed);
     return all;
+}
+
+uint32_t tri_mailbox_length(const tri_mailbox *mailbox) {
+    uint32_t taken = atomic_load_explicit(&mailbox->taken, memory_order_relaxed);
+    return atomic_load_explicit(&mailbox->pushed, memory_order_relaxed) - taken;
 }

@@ -4,8 +4,9 @@
  * exchange and turns it round into its private list. A push is one compare-and-swap, taking is amortised
  * O(1) and costs no atomic operation per message. Memory: three words, and the messages.
  *
- * Ownership: a message pushed belongs to the mailbox until it is taken. `inbox` and `length` may be
- * touched by any thread; `head`, `tail` and `removals` only by the thread that runs the process.
+ * Ownership: a message pushed belongs to the mailbox until it is taken. `inbox` and `pushed` may be
+ * touched by any thread; `head`, `tail` and `removals` only by the thread that runs the process, which
+ * alone writes `taken`.
  * Ordering: the push is sequentially consistent because it also takes part in the sleep protocol of
  * process.h (the sender looks at `run` after it; the consumer looks at `inbox` after it set `run`).
  * A closed mailbox refuses everything for ever (until the slot is initialised again). */
@@ -21,7 +22,9 @@
 typedef struct tri_mailbox {
     _Atomic(tr_message *) inbox;
     tr_message *head, *tail;
-    _Atomic uint32_t length; /* relaxed: for people to look at */
+    /* The length is pushed - taken; two counters, so that taking costs no locked instruction. Both relaxed:
+     * for people to look at. */
+    _Atomic uint32_t pushed, taken;
     uint32_t removals;       /* grows with each message taken: makes a cursor stale */
 } tri_mailbox;
 
@@ -43,6 +46,8 @@ tr_message *tri_mailbox_take_match(tri_mailbox *mailbox,
 bool tri_mailbox_has_any(const tri_mailbox *mailbox);
 /* Whether something was pushed since the consumer last took the stack; for anybody. */
 bool tri_mailbox_has_new(const tri_mailbox *mailbox);
+
+uint32_t tri_mailbox_length(const tri_mailbox *mailbox);
 
 /* Refuse what comes; return all that was there, linked. */
 tr_message *tri_mailbox_close(tri_mailbox *mailbox);

@@ -410,8 +410,10 @@ uint32_t tri_scheduler_end(tri_scheduler *s, uint64_t deadline) {
 
 void tri_scheduler_counters(tri_scheduler *s, tr_counters *counters) {
     pthread_mutex_lock(&s->lock);
-    counters->slices = atomic_load_explicit(&s->slices, memory_order_relaxed);
-    counters->callbacks = atomic_load_explicit(&s->callbacks, memory_order_relaxed);
+    for (tri_worker *worker = atomic_load(&s->workers); worker != NULL; worker = worker->next) {
+        counters->slices += atomic_load_explicit(&worker->slices, memory_order_relaxed);
+        counters->callbacks += atomic_load_explicit(&worker->callbacks, memory_order_relaxed);
+    }
     counters->handoffs = s->handoffs;
     counters->run_queue = s->core_waiting;
     counters->elastic_queue = s->elastic.count;

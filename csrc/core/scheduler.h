@@ -64,6 +64,7 @@ typedef struct tri_worker {
     _Atomic uint64_t serial;
     _Atomic bool preempt;      /* others wait: end the slice after this callback */
     _Atomic uintptr_t target;  /* the process it runs, and two mark bits */
+    _Atomic uint64_t slices, callbacks; /* written by the worker alone, relaxed: to look at */
     bool searching;            /* under lock: the elastic pool's searcher */
     uint64_t seen_serial;      /* the ticker's: serial at the last tick */
     struct tri_worker *next;   /* all workers */
@@ -91,7 +92,6 @@ typedef struct tri_scheduler {
     uint64_t standby_until;
     uint64_t elastic_taken;
     uint64_t handoffs, limit_hits;
-    _Atomic uint64_t slices, callbacks; /* relaxed: for people to look at */
     _Atomic uint32_t marked;            /* interrupts sent to callbacks that still run */
     tri_parker stopper;                 /* tr_engine_stop waits here */
 } tri_scheduler;
@@ -101,6 +101,13 @@ void tri_scheduler_fini(tri_scheduler *scheduler);
 
 /* Put a process that is QUEUED into its queue and see to it that somebody runs it. */
 void tri_scheduler_enqueue(tri_scheduler *scheduler, tr_process *process);
+
+/* The calling worker begins a slice of `process`. */
+static inline void tri_scheduler_begin(tri_worker *worker, tr_process *process) {
+    /* Nobody else writes a target that is 0. Sequentially consistent, so that either whoever ends the
+     * process sees its target here, or the worker, which looks next, sees that it is dead. */
+    atomic_store(&worker->target, (uintptr_t)process);
+}
 
 /* The calling thread begins / ceases to run `process` itself, within a callback of `outer`. */
 void tri_scheduler_enter(tr_process *process);

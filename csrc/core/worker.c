@@ -35,13 +35,10 @@ static void detach(tri_worker *worker) {
 
 /* ---- A slice ------------------------------------------------------------------------------------*/
 
-static void step(tri_worker *worker) {
-    uint64_t serial = atomic_load_explicit(&worker->serial, memory_order_relaxed);
-    atomic_store_explicit(&worker->serial, serial + 2, memory_order_relaxed);
-}
-
-static void count(_Atomic uint64_t *counter, uint64_t n) {
-    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+/* Add to a number that only this thread writes and others may read. */
+static void add(_Atomic uint64_t *number, uint64_t n) {
+    uint64_t value = atomic_load_explicit(number, memory_order_relaxed);
+    atomic_store_explicit(number, value + n, memory_order_relaxed);
 }
 
 static uint64_t handle_messages(tri_worker *worker, tr_process *process) {
@@ -55,7 +52,7 @@ static uint64_t handle_messages(tri_worker *worker, tr_process *process) {
         process->behaviour->handle(process, process->state, message);
         tr_message_free(engine, message);
         handled++;
-        step(worker);
+        add(&worker->serial, 2);
         if (tri_is_dead(process)) break;
         if (atomic_load_explicit(&worker->preempt, memory_order_relaxed)) break;
         if (atomic_load_explicit(&worker->role, memory_order_relaxed) != role) break;
@@ -72,12 +69,13 @@ static void run_slice(tri_worker *worker, tr_process *process) {
     tr_engine *engine = worker->thread.engine;
     const tr_behaviour *behaviour = process->behaviour;
     uint64_t handled = 1;
-    atomic_fetch_add_explicit(&worker->serial, 1, memory_order_relaxed);
+    add(&worker->serial, 1);
     process->thread = &worker->thread;
     atomic_store_explicit(&process->worker, worker, memory_order_relaxed);
     worker->thread.current = process;
-    atomic_store(&process->run, TRI_RUNNING);
-    tri_scheduler_enter(process);
+    /* It was QUEUED, which is as good as RUNNING for everybody else. */
+    atomic_store_explicit(&process->run, TRI_RUNNING, memory_order_release);
+    tri_scheduler_begin(worker, process);
     if (!tri_is_dead(process)) {
         if (behaviour->begin != NULL) behaviour->begin(process, process->state);
         if (behaviour->run != NULL)
@@ -94,9 +92,9 @@ static void run_slice(tri_worker *worker, tr_process *process) {
     if (atomic_load(&engine->forked) && engine->host.forked != NULL)
         engine->host.forked(engine->host.context);
     tri_yield(process);
-    count(&engine->scheduler.slices, 1);
-    count(&engine->scheduler.callbacks, handled);
-    atomic_fetch_add_explicit(&worker->serial, 1, memory_order_relaxed);
+    add(&worker->slices, 1);
+    add(&worker->callbacks, handled);
+    add(&worker->serial, 1);
 }
 
 /* ---- Roles --------------------------------------------------------------------------------------*/

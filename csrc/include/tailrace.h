@@ -280,7 +280,7 @@ int tr_send_message(tr_engine *engine, tr_pid pid, tr_message *message);
 /* Put `message` before all others in the own mailbox. Only from the process's own callbacks. */
 void tr_push_front(tr_process *self, tr_message *message);
 
-/* The same for a plain term. Takes over the reference. */
+/* The same for a plain term. Takes over the reference. Attached callers only. */
 int tr_send(tr_engine *engine, tr_pid pid, uint32_t kind, tr_term term);
 
 /* What a receive has looked at already: start with zeros. */

@@ -390,6 +390,8 @@ static void server_handle(tr_process *self, void *opaque, tr_message *message) {
     } else if (server->ready) {
         if (server->timer != NULL) cancel_timeout(server); /* any message does (O125) */
         dispatch(self, server, message);
+        Py_XDECREF((PyObject *)message->term); /* here, where that is known to be allowed */
+        message->term = NULL;
     } else if (message->kind == SERVER_INIT) {
         handle_init(self, server, message);
     } else {
@@ -433,6 +435,12 @@ const tr_behaviour tr_server_behaviour = {.name = "server",
                                           .end = server_end,
                                           .handle = server_handle,
                                           .release = server_release};
+
+const tr_behaviour tr_extended_behaviour = {.name = "stage",
+                                            .begin = server_begin,
+                                            .end = server_end,
+                                            .handle = server_handle,
+                                            .release = server_release};
 
 /* ---- Start --------------------------------------------------------------------------------------*/
 
@@ -641,7 +649,8 @@ PyObject *tr_server_start(PyObject *module, PyObject *args, const tr_server_exte
     if ((link || !options.enter) && tr_current(state, engine) == NULL) return NULL;
     tr_server *server = server_new(state, class, arguments, keywords, extend, extension);
     if (server == NULL) return NULL;
-    int result = tr_spawn(engine, &options, &tr_server_behaviour, server, &pid, NULL);
+    const tr_behaviour *behaviour = extend == NULL ? &tr_server_behaviour : &tr_extended_behaviour;
+    int result = tr_spawn(engine, &options, behaviour, server, &pid, NULL);
     if (result == TR_ENAME) return tr_raise_taken(state, "already_started", pid);
     if (result != TR_OK) return tr_raise_code(state, result);
     return options.enter ? start_here(state, engine, server, pid)
