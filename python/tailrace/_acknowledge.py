@@ -7,13 +7,11 @@ acknowledger are nobody's. All of this runs in the worker that finished the mess
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Any, Protocol, overload, runtime_checkable
 
 from ._core import Message
-
-logger = logging.getLogger("tailrace")
+from ._log import logger
 
 
 @runtime_checkable

@@ -1,0 +1,192 @@
+"""Processors: run `handle_message` on each message of a chunk.
+
+Without batchers a processor is a consumer and acknowledges everything; with batchers it acknowledges
+what failed and forwards the rest. The loop over a chunk is `_core.MessageLoop`.
+
+With a `Retry` the demand is manual: a message that waits for its next run keeps the place it took in
+the demand of its source, so a worker never holds more than `max_demand` messages of a source.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, NamedTuple
+
+from ._stages import Consumer, ProducerConsumer, StageOptions, Subscription
+
+from . import _core
+from ._log import logger
+from ._acknowledge import acknowledge
+from ._core import Message
+from ._failed import GOES_ON, Settler, fail
+from ._pipeline_state import Shared
+from ._pipeline_worker import Forwarder, Subscriber, Worker
+from ._actions import NoReply
+
+
+class Again(NamedTuple):
+    """To oneself: run a message again."""
+
+    message: Message
+    run: int
+    source: Subscription
+
+
+class Processing(Subscriber):
+    """What both kinds of processors do."""
+
+    def init(self, shared: Shared, base: str) -> Any:
+        """Start to subscribe."""
+        self.begin(shared, base)
+        plan, name = shared.plan, shared.name(base)
+        self.prepare = getattr(shared.instance, "prepare_messages", None)
+        self.retry = plan.retry
+        self.run = 1  # of the messages being handled
+        self.waiting = 0  # messages that wait for another run
+        self.parked = 0  # of them, those of the chunk being handled
+        self.source: Any = None  # of the chunk being handled
+        self.settler = Settler(shared.instance, name, plan.dead_letter, shared.ledger)
+        self.loop = _core.MessageLoop(
+            shared.instance.handle_message,
+            frozenset(plan.batchers) if plan.batchers else None,
+            shared.ledger,
+            self.raised,
+            self.settler.settle,
+            acknowledge,
+        )
+        if self.retry is not None:
+            self.handle_events = self.handle_retried
+        elif self.prepare is not None:
+            self.handle_events = self.handle_prepared
+        else:
+            self.handle_events = self.loop
+        self.begin_subscribing(
+            shared.producers(),
+            {"max_demand": plan.processors.max_demand, "min_demand": plan.processors.lower},
+        )
+        return self.stage_options()
+
+    def stage_options(self) -> Any:
+        """Choose the dispatcher."""
+        return None
+
+    def handle_prepared(self, messages: list[Message], sender: Any) -> Any:
+        """Run `prepare_messages` first; if it goes wrong the whole chunk has failed (P67)."""
+        originals = messages.copy()
+        try:
+            prepared = self.prepare(messages)  # type: ignore[misc]
+            _core.split(prepared)  # raises for anything but a list of messages
+            if len(prepared) != len(originals):
+                raise RuntimeError(
+                    f"prepare_messages: expected {len(originals)} messages to be returned, "
+                    f"got {len(prepared)}"
+                )
+        except GOES_ON:
+            raise
+        except BaseException as error:
+            self.log("prepare_messages", originals, error)
+            fail(originals, error)
+            return self.give_up(originals)
+        return self.loop(prepared.copy(), sender)
+
+    def give_up(self, messages: list[Message]) -> None:
+        """Settle and acknowledge failed messages."""
+        failed = self.settler.settle(messages)
+        acknowledge([], failed)
+        self.shared.ledger.add(failed=len(failed))
+
+    def raised(self, message: Message, error: BaseException) -> bool:
+        """Judge an exception of `handle_message`: True keeps the message for another run."""
+        retry = self.retry
+        if retry and self.run < retry.max_attempts and isinstance(error, retry.on):
+            try:
+                delay = self.delay()
+            except Exception:
+                logger.exception("%s: backoff raised", self.shared.name(self.base))
+            else:
+                _core.send_after(
+                    _core.self(), Again(message, self.run + 1, self.source), delay
+                )
+                self.parked += 1
+                return True
+        self.log("handle_message", message, error)
+        fail([message], error)
+        return False
+
+    def log(self, callback: str, what: object, error: BaseException) -> None:
+        """Log what a callback raised."""
+        logger.error(
+            "%s: %s raised for %r", self.shared.name(self.base), callback, what, exc_info=error
+        )
+
+    # Running again
+
+    def delay(self) -> float:
+        """Give the seconds until the next run."""
+        retry = self.retry
+        assert retry is not None
+        backoff = retry.backoff
+        if callable(backoff):
+            delay = float(backoff(self.run))
+        else:
+            delay = backoff * 2 ** min(self.run - 1, 60)
+        return max(0.0, delay) * (1 + random.random() * retry.jitter)
+
+    def source_found(self, sender: Subscription) -> str:
+        """With retries, ask by hand."""
+        if self.retry is None:
+            return "automatic"
+        sender.ask(self.shared.plan.processors.max_demand)
+        return "manual"
+
+    def handle_retried(self, messages: list[Message], sender: Subscription) -> Any:
+        """Run a chunk, and ask for as many as are done with."""
+        size = len(messages)
+        forward = self.attempt(messages, sender, 1)
+        if size > self.parked:
+            sender.ask(size - self.parked)
+        return forward
+
+    def attempt(self, messages: list[Message], sender: Subscription, run: int) -> Any:
+        """Run messages for the `run`th time."""
+        self.run, self.source, self.parked = run, sender, 0
+        handle = self.loop if self.prepare is None or run > 1 else self.handle_prepared
+        forward = handle(messages, sender)
+        self.waiting += self.parked
+        return forward
+
+    def handle_info(self, message: Any) -> Any:
+        """Run a message again."""
+        if not isinstance(message, Again):
+            return super().handle_info(message)
+        self.waiting -= 1
+        self.shared.ledger.add(retried=1)
+        forward = self.attempt([message.message], message.source, message.run)
+        if not self.parked and message.source.tag in self.live:
+            message.source.ask(1)
+        ended = self.end_if_drained()
+        if forward:
+            return NoReply(events=forward)  # the cut, if there is one, comes behind them
+        return ended
+
+    def idle(self) -> bool:
+        """Nothing is kept back but messages that wait for another run."""
+        return self.waiting == 0
+
+
+class LastProcessor(Processing, Consumer):
+    """A processor of a pipeline without batchers."""
+
+
+class Processor(Processing, Forwarder, ProducerConsumer):
+    """A processor of a pipeline with batchers."""
+
+    def stage_options(self) -> StageOptions:
+        """Send each message to its batcher."""
+        batchers = list(self.shared.plan.batchers)
+        if len(batchers) == 1:
+            return StageOptions()
+        return StageOptions(dispatcher=_core.RouteDispatcher(batchers))
+
+
+__all__ = ["LastProcessor", "Processor", "Worker"]

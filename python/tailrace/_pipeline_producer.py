@@ -1,0 +1,284 @@
+"""Producers of a pipeline: a stage around the user's producer object.
+
+The worker forwards demand, calls, casts and messages to the object and takes the events it answers
+through the transformer and the rate limit. The object is made anew for each worker, and for each
+restart: of a class, by `init` with the arguments of `Produce`; of an instance, as a copy.
+
+A gate that is closed (the window's allowance is used up) keeps demand away from the object; what it
+emits all the same waits here, in order. When the gate opens the waiting messages go first, then the
+demand that waited (P123 to P125).
+
+Messages pushed from outside pass neither transformer nor gate.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from ._stages import Producer, StageOptions
+
+from . import _core
+from ._core import Message
+from ._errors import BadReturn
+from ._pipeline_options import Produce
+from ._pipeline_state import Shared
+from ._pipeline_worker import CUT, Drain, Worker
+from ._rate_limit import OPENED
+from ._actions import NOREPLY, UNSET, NoReply, Reply, Stop
+
+
+class Push(NamedTuple):
+    """A call: emit these messages."""
+
+    messages: list[Message]
+
+
+class Exhausted(NamedTuple):
+    """To the process above: this producer has nothing more to give."""
+
+    index: int
+
+
+class Broken(NamedTuple):
+    """To the process above: the source failed for good."""
+
+    error: BaseException
+
+
+class SourceFailed(Exception):
+    """The reason of a `Stop` that ends the intake: `error` is what `run` raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def make_source(produce: Produce) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Make the user's producer for one worker; with the arguments of its init."""
+    producer = produce.producer
+    if isinstance(producer, type):
+        return producer.__new__(producer), produce.args, produce.kwargs
+    stage_producer = getattr(producer, "stage_producer", None)
+    if stage_producer is not None:
+        return stage_producer(), (), {}
+    return copy.copy(producer), (), {}
+
+
+class ProducerWorker(Worker, Producer):
+    """One producer of a pipeline."""
+
+    def init(self, shared: Shared, index: int, window: _core.RateWindow | None) -> Any:
+        """Start the user's producer."""
+        self.begin(shared, f"Producer_{index}")
+        self.index = index
+        self.window = window
+        self.transformer = shared.plan.produce.transformer
+        self.held: deque[Message] = deque()  # released when the gate opens
+        self.owed: deque[int] = deque()  # demand that waits for the gate
+        self.closed = False
+        self.draining = False
+        self.exhausted = False
+        self.source, args, kwargs = make_source(shared.plan.produce)
+        options = self.source.init(*args, **kwargs)
+        if isinstance(options, Stop) or options is None:
+            return options
+        if not isinstance(options, StageOptions):
+            raise BadReturn(options)
+        if options.dispatcher is not None:
+            raise ValueError(
+                "dispatcher: a pipeline dispatches its producers' events itself, got "
+                f"{options.dispatcher!r}"
+            )
+        return options
+
+    # Callbacks, forwarded
+
+    def handle_demand(self, demand: int) -> Any:
+        """Ask the user's producer, unless intake has ended."""
+        if self.draining or self.exhausted:
+            return None
+        if self.window is None:
+            return self.emit(self.source.handle_demand(demand))
+        self.owed.append(demand)
+        return self.serve()
+
+    def handle_call(self, request: Any, caller: Any) -> Any:
+        """Emit pushed messages; anything else is for the user's producer."""
+        if isinstance(request, Push):
+            return Reply(None, events=request.messages)
+        return self.emit(self.source.handle_call(request, caller), reply=True)
+
+    def handle_cast(self, request: Any) -> Any:
+        """Forward a cast."""
+        return self.emit(self.source.handle_cast(request))
+
+    def handle_continue(self, token: Any) -> Any:
+        """Forward a continue."""
+        return self.emit(self.source.handle_continue(token))
+
+    def handle_timeout(self) -> Any:
+        """Forward a timeout."""
+        return self.emit(self.source.handle_timeout())
+
+    def handle_info(self, message: Any) -> Any:
+        """Open the gate; end the intake; anything else is for the user's producer."""
+        if message is OPENED:
+            return self.open()
+        if isinstance(message, Drain):
+            return self.drain()
+        forward = getattr(self.source, "handle_info", None)
+        if message is CUT or forward is None:
+            return super().handle_info(message)
+        return self.emit(forward(message))
+
+    def terminate(self, reason: Any) -> None:
+        """Forward the end."""
+        terminate = getattr(self.source, "terminate", None)
+        if terminate is not None:
+            terminate(reason)
+
+    def format_discarded(self, count: int) -> Any:
+        """Forward the question whether a discard is worth a line."""
+        ask = getattr(self.source, "format_discarded", None)
+        return True if ask is None else ask(count)
+
+    # Events
+
+    def emit(self, answer: Any, reply: bool = False) -> Any:
+        """Translate what the user's callback answered."""
+        if answer is None or answer is NOREPLY:
+            return answer
+        if isinstance(answer, Stop):
+            return self.stop(answer)
+        if isinstance(answer, NoReply | Reply):
+            return copy_action(answer, self.release(answer.events))
+        if reply:
+            return answer
+        return self.release(answer)
+
+    def stop(self, stop: Stop) -> Any:
+        """The source is at its end, or the worker."""
+        if isinstance(stop.reason, SourceFailed):
+            _core.send(self.shared.top, Broken(stop.reason.error))
+        elif stop.reason == "normal":
+            _core.send(self.shared.top, Exhausted(self.index))
+        else:
+            return stop
+        self.exhausted = True
+        return None if stop.reply is UNSET else Reply(stop.reply)
+
+    def release(self, events: Iterable[Any]) -> list[Message]:
+        """Make messages of events, and let them pass as far as the gate is open."""
+        if not isinstance(events, list):
+            events = list(events)
+        if self.transformer is not None:
+            events = [self.transformer(event) for event in events]
+            checked = events
+        else:
+            checked = events[:1]
+        for message in checked:
+            if not isinstance(message, Message):
+                raise RuntimeError(
+                    f"expected the producer to emit messages, got {message!r}; a transformer "
+                    "(Produce(..., transformer=)) can make them"
+                )
+        return events if self.window is None or not events else self.gate(events)
+
+    # The gate
+
+    def gate(self, messages: list[Message]) -> list[Message]:
+        """Let messages pass as far as the window allows; the rest is held."""
+        window = self.window
+        assert window is not None
+        if self.closed:
+            self.held.extend(messages)
+            return []
+        now = _core.now()
+        granted = window.take(len(messages), now)
+        self.held.extend(messages[granted:])
+        if granted < len(messages) or not window.left(now):
+            self.close()
+        return messages[:granted]
+
+    def close(self) -> None:
+        """Wait for the next window."""
+        self.closed = True
+        _core.cast(self.shared.name("RateLimiter"), _core.self())
+
+    def serve(self) -> Any:
+        """Ask the user's producer for what is owed, while the gate is open."""
+        assert self.window is not None
+        events: list[Message] = []
+        while self.owed and not self.closed:
+            left = self.window.left(_core.now())
+            if not left:
+                self.close()
+                break
+            demand = self.owed.popleft()
+            if demand > left:
+                self.owed.appendleft(demand - left)
+            answer = self.emit(self.source.handle_demand(min(demand, left)))
+            if isinstance(answer, Stop):
+                return answer
+            events.extend(self.events_of(answer))
+        return events
+
+    @staticmethod
+    def events_of(answer: Any) -> list[Message]:
+        """Give the events of a translated answer."""
+        if answer is None or answer is NOREPLY:
+            return []
+        return answer if isinstance(answer, list) else list(answer.events or ())
+
+    def open(self) -> Any:
+        """A window has begun: what is held goes first."""
+        self.closed = False
+        waiting = list(self.held)
+        self.held.clear()
+        events = self.gate(waiting) if waiting else []
+        if self.draining:
+            self.cut_if_released()
+        else:
+            more = self.serve()
+            if isinstance(more, Stop):
+                return more
+            events.extend(more)
+        return NoReply(events=events) if events else None
+
+    # The end
+
+    def drain(self) -> Any:
+        """End the intake: what was emitted leaves, then the consumers are cut (P165, P166)."""
+        if self.draining:
+            return None
+        self.draining = True
+        self.owed.clear()
+        prepare = getattr(self.source, "prepare_for_draining", None)
+        answer = self.emit(prepare()) if prepare is not None else None
+        if isinstance(answer, Stop):
+            return answer
+        self.cut_if_released()
+        events = self.events_of(answer)
+        return NoReply(events=events) if events else None
+
+    def cut_if_released(self) -> None:
+        """Cut the consumers unless messages wait for the gate."""
+        if not self.held:
+            self.cut_when_empty()
+
+    def handle_subscribe(self, role: str, options: dict[str, Any], sender: Any) -> str:
+        """Note a consumer; one that comes after the cut is cut at once."""
+        mode = super().handle_subscribe(role, options, sender)
+        if self.draining:
+            self.cut_if_released()
+        return mode
+
+
+def copy_action(action: Any, events: list[Message]) -> Any:
+    """Make the same action with other events."""
+    changed = copy.copy(action)
+    changed.events = events
+    return changed

@@ -1,0 +1,83 @@
+"""What the workers of one pipeline share: its plan, its instance of the user's class, its counts.
+
+Made before the workers start and read by all of them. What changes is the ledger, which is atomic,
+and three marks, each set once, from False to True.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from . import _core
+from ._pipeline_options import Plan
+
+PROCESSOR = "default"
+"""The key of the one group of processors."""
+
+
+class Shared:
+    """One running pipeline, as its workers see it."""
+
+    def __init__(self, plan: Plan, instance: Any) -> None:
+        self.plan = plan
+        self.instance = instance
+        self.ledger = _core.Ledger()
+        self.top: Any = None  # pid of the process above everything
+        self.draining = False  # intake has ended: nobody subscribes again
+        self.stopping = False  # the workers are being stopped for good
+        self.failure: BaseException | None = None  # what ended the intake
+
+    def name(self, base: str) -> str:
+        """Give the registered name of a worker."""
+        return f"{self.plan.name}.{base}"
+
+    def producers(self) -> list[str]:
+        """Give the bases of the producers' names."""
+        return [f"Producer_{i}" for i in range(self.plan.produce.concurrency)]
+
+    def processors(self) -> list[str]:
+        """Give the bases of the processors' names."""
+        return [f"Processor_{PROCESSOR}_{i}" for i in range(self.plan.processors.concurrency)]
+
+    def batchers(self) -> list[str]:
+        """Give the bases of the batchers' names."""
+        return [f"Batcher_{key}" for key in self.plan.batchers]
+
+    def batch_processors(self, key: str) -> list[str]:
+        """Give the bases of the names of one batcher's batch processors."""
+        return [f"BatchProcessor_{key}_{i}" for i in range(self.plan.batchers[key].concurrency)]
+
+    def last(self) -> list[str]:
+        """Give the bases of the last layer: whoever acknowledges what went all the way."""
+        if not self.plan.batchers:
+            return self.processors()
+        return [base for key in self.plan.batchers for base in self.batch_processors(key)]
+
+    def workers(self) -> Iterator[str]:
+        """Give the bases of all who run the user's code or hold messages, sources first."""
+        yield from self.producers()
+        yield from self.processors()
+        yield from self.batchers()
+        if self.plan.batchers:
+            yield from self.last()
+
+    def topology(self) -> tuple[list[dict[str, Any]], ...]:
+        """Describe the layers (P22 to P25)."""
+        plan = self.plan
+        producers = {"name": self.name("Producer"), "concurrency": plan.produce.concurrency}
+        processors = {
+            "name": self.name(f"Processor_{PROCESSOR}"),
+            "concurrency": plan.processors.concurrency,
+            "processor_key": PROCESSOR,
+        }
+        batchers = [
+            {
+                "batcher_name": self.name(f"Batcher_{key}"),
+                "name": self.name(f"BatchProcessor_{key}"),
+                "batcher_key": key,
+                "concurrency": options.concurrency,
+            }
+            for key, options in plan.batchers.items()
+        ]
+        return [producers], [processors], batchers
