@@ -6,10 +6,12 @@ Messages are handed over by reference, not copied: what you send, leave alone.
 from __future__ import annotations
 
 from . import _core, _engine, _errors, _log, _process
+from ._acknowledge import Acknowledger, ack_now
 from ._actions import IGNORE, NOREPLY, UNSET, Down, Exit, NoReply, Reply, Stop
 from ._child_spec import ChildSpec, child_spec
 from ._core import (
     From,
+    Message,
     Pid,
     Ref,
     Timer,
@@ -61,13 +63,15 @@ from ._process import (
     trap_exit,
 )
 from ._server import GenServer
-from ._supervisor import ChildCount, ChildInfo, Supervisor
+from ._supervisor import Supervisor
+from ._supervisor_server import ChildCount, ChildInfo
 
 __version__ = "0.1.0"
 
 __all__ = [
     "IGNORE",
     "NOREPLY",
+    "Acknowledger",
     "AlreadyRegistered",
     "AlreadyStarted",
     "BadReturn",
@@ -85,6 +89,7 @@ __all__ = [
     "Exit",
     "From",
     "GenServer",
+    "Message",
     "NoProcess",
     "NoReply",
     "Pid",
@@ -99,6 +104,7 @@ __all__ = [
     "Supervisor",
     "SystemLimit",
     "Timer",
+    "ack_now",
     "call",
     "cast",
     "child_spec",
