@@ -171,13 +171,18 @@ static PyObject *ask(tr_state *state, PyObject *dest, uint32_t kind, tr_term ter
     return reply;
 }
 
-PyObject *tr_do_call(tr_state *state, PyObject *dest, PyObject *request, PyObject *timeout) {
+PyObject *tr_do_request(tr_state *state, PyObject *dest, uint32_t kind, PyObject *request,
+                        PyObject *timeout) {
     uint64_t nanoseconds = UINT64_C(5000000000);
     tr_reason *ended = NULL;
     if (timeout != NULL && tr_seconds(timeout, "timeout", true, &nanoseconds) != 0) return NULL;
     PyObject *reply =
-        ask(state, dest, TR_MESSAGE_CALL, Py_NewRef(request), NULL, nanoseconds, &ended);
+        ask(state, dest, kind, Py_NewRef(request), NULL, nanoseconds, &ended);
     return ended != NULL ? raise_ended(state, ended) : reply;
+}
+
+PyObject *tr_do_call(tr_state *state, PyObject *dest, PyObject *request, PyObject *timeout) {
+    return tr_do_request(state, dest, TR_MESSAGE_CALL, request, timeout);
 }
 
 static bool same_reason(tr_reason *wanted, tr_reason *got) {

@@ -3,6 +3,7 @@
  * Multi-phase init; no interpreter lock needed; one interpreter only (a second one would need engine
  * threads of its own). The state is embedded in the module and cleared with it. */
 #include "message.h"
+#include "stage.h"
 #include "state.h"
 
 /* The order of tr_texts. */
@@ -82,6 +83,7 @@ static int module_exec(PyObject *module) {
         if (PyModule_AddFunctions(module, tables[i]) != 0) return -1;
     if (make_texts(state) != 0 || tr_pid_types(module, state) != 0) return -1;
     if (make_killed(module, state) != 0) return -1;
+    if (tr_stage_init_module(module) != 0) return -1;
     return tr_message_init(module);
 }
 
@@ -94,7 +96,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->From);
     Py_VISIT(state->Timer);
     Py_VISIT(state->Killed);
-    return tr_message_traverse(state->message, visit, arg);
+    int result = tr_stage_traverse(state->stage, visit, arg);
+    return result != 0 ? result : tr_message_traverse(state->message, visit, arg);
 }
 
 static int module_clear(PyObject *module) {
@@ -107,6 +110,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->From);
     Py_CLEAR(state->Timer);
     Py_CLEAR(state->Killed);
+    tr_stage_clear(state->stage);
     tr_message_clear(state->message);
     return 0;
 }
@@ -114,6 +118,8 @@ static int module_clear(PyObject *module) {
 static void module_free(void *module) {
     module_clear(module);
     tr_state *state = tr_state_of(module);
+    tr_stage_free_state(state->stage);
+    state->stage = NULL;
     tr_message_free_state(state->message);
     state->message = NULL;
 }

@@ -45,6 +45,8 @@ struct tr_server {
 };
 
 extern const tr_behaviour tr_server_behaviour;
+/* The same for servers with an extension, so that anybody can tell a stage from a server. */
+extern const tr_behaviour tr_extended_behaviour;
 
 /* Call a method of the instance with one argument. New reference or NULL with an exception. */
 PyObject *tr_server_call(tr_server *server, PyObject *method, PyObject *argument);

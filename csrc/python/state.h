@@ -151,6 +151,9 @@ extern PyMethodDef tr_engine_functions[];  /* engine.c */
 /* call.c: shared by the functions and the methods of Pid. */
 PyObject *tr_do_send(tr_state *state, PyObject *dest, uint32_t kind, PyObject *message);
 PyObject *tr_do_call(tr_state *state, PyObject *dest, PyObject *request, PyObject *timeout);
+/* A call whose request is a message of an extension's own kind. */
+PyObject *tr_do_request(tr_state *state, PyObject *dest, uint32_t kind, PyObject *request,
+                        PyObject *timeout);
 PyObject *tr_do_stop(tr_state *state, PyObject *dest, PyObject *reason, PyObject *timeout);
 PyObject *tr_do_exit(tr_state *state, PyObject *dest, PyObject *reason);
 /* Wait for the answer of a call that was sent. New reference; or NULL with *reason set (owned: the
