@@ -45,6 +45,15 @@ static tr_process *pop(tri_queue *queue) {
     return process;
 }
 
+static void push_core(tri_scheduler *s, tr_process *process) {
+    push(&s->core[process->priority], process);
+    s->core_waiting++;
+}
+
+static void push_woken(tri_scheduler *s, tri_worker *worker) {
+    while (worker->woken.head != NULL) push_core(s, pop(&worker->woken));
+}
+
 static int pick_priority(tri_scheduler *s) {
     static const int by_rank[] = {TR_PRIORITY_MAX, TR_PRIORITY_HIGH, TR_PRIORITY_NORMAL,
                                   TR_PRIORITY_LOW};
@@ -74,6 +83,7 @@ static void take_core(tri_scheduler *s, tri_worker *worker) {
 static void leave_core(tri_scheduler *s, tri_worker *worker, int role) {
     atomic_store(&worker->role, role);
     s->core_count--;
+    push_woken(s, worker);
     if (s->active == worker) s->active = NULL;
     if (role == TRI_ROLE_DETACHED) s->detached_count++;
 }
@@ -145,15 +155,28 @@ void tri_scheduler_start_failed(tri_scheduler *s, tri_worker *worker) {
     pthread_mutex_unlock(&s->lock);
 }
 
+/* The calling thread, if it is the worker at the core and may keep what it wakes to itself. */
+static tri_worker *at_core(tri_scheduler *s) {
+    if (!s->engine->options.handoff) return NULL;
+    tri_thread *here = tri_thread_here_or_null(s->engine);
+    tri_worker *worker = here == NULL ? NULL : here->worker;
+    bool core = worker != NULL && atomic_load_explicit(&worker->role, memory_order_relaxed) ==
+                                      TRI_ROLE_CORE;
+    return core ? worker : NULL;
+}
+
 void tri_scheduler_enqueue(tri_scheduler *s, tr_process *process) {
-    tri_worker *worker;
+    tri_worker *worker = at_core(s);
+    if (worker != NULL && process->kind != TR_KIND_THREAD) {
+        push(&worker->woken, process);
+        return;
+    }
     pthread_mutex_lock(&s->lock);
     if (process->kind == TR_KIND_THREAD) {
         push(&s->elastic, process);
         worker = want_searcher(s);
     } else {
-        push(&s->core[process->priority], process);
-        s->core_waiting++;
+        push_core(s, process);
         worker = want_core(s);
     }
     pthread_mutex_unlock(&s->lock);
@@ -171,6 +194,7 @@ tr_process *tri_scheduler_next_core(tri_scheduler *s, tri_worker *worker) {
             go_idle(s, worker);
     }
     if (atomic_load(&worker->role) == TRI_ROLE_CORE) {
+        push_woken(s, worker);
         if (s->core_waiting > 0) {
             process = pop(&s->core[pick_priority(s)]);
             s->core_waiting--;
@@ -286,7 +310,7 @@ bool tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
     bool busy = s->core_count > 0 || s->core_waiting > 0 || s->elastic.head != NULL ||
                 s->detached_count > 0;
     if (s->core_count > 0) s->standby_until = now + TRI_STANDBY_STAYS;
-    if (s->core_waiting > 0)
+    if (s->core_count > 0)
         for (tri_worker *worker = atomic_load(&s->workers); worker != NULL; worker = worker->next)
             atomic_store_explicit(&worker->preempt, true, memory_order_relaxed);
     if (!s->engine->options.handoff)

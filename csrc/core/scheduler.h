@@ -55,6 +55,11 @@ enum {
 
 enum { TRI_PRIORITIES = 4, TRI_SLICE = 1000 };
 
+typedef struct tri_queue {
+    tr_process *head, *tail;
+    uint64_t count;
+} tri_queue;
+
 typedef struct tri_worker {
     tri_thread thread; /* first: its record as a thread */
     tri_parker wake;   /* for a new role; thread.parker is for waits inside callbacks */
@@ -65,16 +70,15 @@ typedef struct tri_worker {
     _Atomic bool preempt;      /* others wait: end the slice after this callback */
     _Atomic uintptr_t target;  /* the process it runs, and two mark bits */
     _Atomic uint64_t slices, callbacks; /* written by the worker alone, relaxed: to look at */
+    /* With hand-off only: the processes that its own callback woke, not yet in the core queues. Written
+     * by the worker while it is attached and CORE, so without a lock; whoever takes the core from it
+     * is attached too, and moves them on. */
+    tri_queue woken;
     bool searching;            /* under lock: the elastic pool's searcher */
     uint64_t seen_serial;      /* the ticker's: serial at the last tick */
     struct tri_worker *next;   /* all workers */
     struct tri_worker *next_idle;
 } tri_worker;
-
-typedef struct tri_queue {
-    tr_process *head, *tail;
-    uint64_t count;
-} tri_queue;
 
 typedef struct tri_scheduler {
     tr_engine *engine;
@@ -99,7 +103,8 @@ typedef struct tri_scheduler {
 int tri_scheduler_init(tri_scheduler *scheduler, tr_engine *engine);
 void tri_scheduler_fini(tri_scheduler *scheduler);
 
-/* Put a process that is QUEUED into its queue and see to it that somebody runs it. */
+/* Put a process that is QUEUED into its queue and see to it that somebody runs it. On a worker thread:
+ * attached. */
 void tri_scheduler_enqueue(tri_scheduler *scheduler, tr_process *process);
 
 /* The calling worker begins a slice of `process`. */
