@@ -136,7 +136,7 @@ void tri_end(tr_engine *engine, tr_process *process, tr_reason *reason, tr_messa
         break_left(engine, dead, &corpses, grave);
         break_right(engine, dead, &corpses, grave);
         tri_scheduler_interrupt(dead);
-        tri_notify(dead); /* somebody must bury it */
+        tri_wake(dead); /* somebody must bury it */
     }
 }
 
@@ -276,12 +276,13 @@ void tr_exit(tr_engine *engine, tr_pid from, tr_pid pid, tr_reason *reason) {
     tr_message *message = tr_message_new(TR_MESSAGE_EXIT);
     pthread_mutex_lock(&engine->bonds.lock);
     tr_process *target = tri_peek(engine, pid);
-    if (target != NULL && !tri_is_dead(target) && message != NULL) {
-        signal_locked(engine, from, target, reason, message, &grave);
+    if (target != NULL && !tri_is_dead(target)) {
+        if (message != NULL)
+            signal_locked(engine, from, target, reason, message, &grave);
+        else if (tr_reason_kind(reason) != TR_NORMAL)
+            /* Out of memory: an end is the only signal that needs none. */
+            tri_end(engine, target, tr_reason_constant(TR_KILLED), &grave);
         message = NULL;
-    } else if (target != NULL && message == NULL) {
-        /* Out of memory: an end is the only signal that needs none. */
-        tri_end(engine, target, tr_reason_constant(TR_KILLED), &grave);
     }
     pthread_mutex_unlock(&engine->bonds.lock);
     tr_message_free(engine, message);

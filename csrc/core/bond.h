@@ -63,6 +63,8 @@ void tri_names_remove(tr_engine *engine, tr_process *process);
 void tri_call_broken(tri_bond *bond, tr_reason *reason);
 /* call.c: whom the process waits for in a call, or NULL. Under the lock. */
 tr_process *tri_call_callee(tr_process *process);
+/* call.c: the caller is buried: no answer any more, and what came is released. */
+void tri_call_drop(tr_process *process);
 /* call.c: release a record and an answer nobody took. */
 void tri_call_free(tr_engine *engine, struct tri_call *call);
 

@@ -1,6 +1,7 @@
 /* call.c: see call.h. */
 #include "call.h"
 
+#include <sched.h>
 #include <stdlib.h>
 
 #include "engine.h"
@@ -29,6 +30,39 @@ void tri_call_free(tr_engine *engine, struct tri_call *call) {
     free(call);
 }
 
+static bool is_done(tri_call *call) {
+    return (atomic_load(&call->ticket) & 3) == TRI_CALL_DONE;
+}
+
+/* True if nobody will answer any more; false if the answer is there. */
+static bool give_up(tri_call *call) {
+    uint64_t ticket = atomic_load(&call->ticket);
+    if (ticket == 0) return true;
+    if ((ticket & 3) == TRI_CALL_WAITING &&
+        atomic_compare_exchange_strong(&call->ticket, &ticket, 0))
+        return true;
+    while (!is_done(call)) sched_yield(); /* a few instructions of the one who answers */
+    return false;
+}
+
+static void take_answer(tri_call *call, tr_term *reply, tr_reason **reason) {
+    *reply = call->reply;
+    *reason = call->reason;
+    call->reply = NULL;
+    call->reason = NULL;
+    atomic_store(&call->ticket, 0);
+}
+
+void tri_call_drop(tr_process *process) {
+    tri_call *call = atomic_load(&process->call);
+    tr_term reply;
+    tr_reason *reason;
+    if (call == NULL || give_up(call)) return;
+    take_answer(call, &reply, &reason);
+    tri_release_term(process->engine, reply);
+    tr_reason_release(reason);
+}
+
 tr_process *tri_call_callee(tr_process *process) {
     tri_call *call = atomic_load(&process->call);
     return call != NULL && call->bond.tied ? call->bond.right : NULL;
@@ -42,15 +76,23 @@ void tri_call_broken(tri_bond *bond, tr_reason *reason) {
     if (!begin_answer(call, ref)) return;
     call->reason = tr_reason_retain(reason);
     atomic_store(&call->ticket, ticket_of(ref, TRI_CALL_DONE));
-    tri_notify(caller);
+    tri_wake(caller);
+}
+
+/* Whether `process` waits for `self`: is it, or has entered it (tr_spawn) and stands still meanwhile. */
+static bool is_held_by(const tr_process *process, const tr_process *self) {
+    while (self != NULL && self != process) self = self->outer;
+    return self != NULL;
 }
 
 /* Whether waiting for `callee` would close a cycle; its pids, beginning with the caller's. */
 static bool closes_cycle(tr_process *self, tr_process *callee, tr_call_options *options) {
     size_t length = 1;
     tr_process *process = callee;
-    for (; process != NULL && process != self; process = tri_call_callee(process)) length++;
+    for (; process != NULL && !is_held_by(process, self); process = tri_call_callee(process))
+        length++;
     if (process == NULL) return false;
+    if (process != self) length++;
     options->length = length;
     process = self;
     for (size_t i = 0; i < length && i < options->size; i++) {
@@ -98,11 +140,12 @@ static int start(tr_process *self, tr_pid callee, tr_message *request, tr_call_o
 
 int tr_call(tr_process *self, tr_pid callee, tr_call_options *options) {
     tr_engine *engine = self->engine;
-    tr_message *request = tr_message_new(options->kind);
+    bool forked = atomic_load(&engine->forked);
+    tr_message *request = forked ? NULL : tr_message_new(options->kind);
     if (request == NULL) {
         tri_release_term(engine, options->term);
         tr_reason_release(options->reason);
-        return TR_ENOMEM;
+        return forked ? TR_ESTOPPED : TR_ENOMEM;
     }
     request->term = options->term;
     request->reason = options->reason;
@@ -114,23 +157,15 @@ int tr_call(tr_process *self, tr_pid callee, tr_call_options *options) {
     return result;
 }
 
-static bool answered(tr_process *self) {
-    return (atomic_load(&atomic_load(&self->call)->ticket) & 3) == TRI_CALL_DONE;
-}
+static bool answered(tr_process *self) { return is_done(atomic_load(&self->call)); }
 
 int tr_call_wait(tr_process *self, uint64_t deadline) {
-    return tri_park(self, answered, deadline);
+    return tri_park(self, TRI_DEEP, answered, deadline);
 }
 
 int tr_call_cancel(tr_process *self) {
     tri_call *call = atomic_load(&self->call);
-    uint64_t ticket = atomic_load(&call->ticket);
-    bool gave_up = (ticket & 3) == TRI_CALL_WAITING &&
-                   atomic_compare_exchange_strong(&call->ticket, &ticket, 0);
-    if (!gave_up) {
-        while (!answered(self)) continue; /* a few instructions of the one who answers */
-        return TR_OK;
-    }
+    if (!give_up(call)) return TR_OK;
     unregister_call(self, call);
     return TR_ETIMEDOUT;
 }
@@ -138,11 +173,7 @@ int tr_call_cancel(tr_process *self) {
 void tr_call_take(tr_process *self, tr_term *reply, tr_reason **reason) {
     tri_call *call = atomic_load(&self->call);
     unregister_call(self, call);
-    *reply = call->reply;
-    *reason = call->reason;
-    call->reply = NULL;
-    call->reason = NULL;
-    atomic_store(&call->ticket, 0);
+    take_answer(call, reply, reason);
 }
 
 void tr_reply(tr_engine *engine, tr_pid caller, tr_ref ref, tr_term term) {
@@ -151,7 +182,7 @@ void tr_reply(tr_engine *engine, tr_pid caller, tr_ref ref, tr_term term) {
     if (call != NULL && begin_answer(call, ref)) {
         call->reply = term;
         atomic_store(&call->ticket, ticket_of(ref, TRI_CALL_DONE));
-        tri_notify(process);
+        tri_wake(process);
         term = NULL;
     }
     if (process != NULL) tri_release(process);

@@ -2,13 +2,15 @@
  *
  * The answer does not travel through the mailbox, so it is found without looking at other messages and a
  * late one is dropped before it gets there. Each process that ever called has one tri_call, kept
- * until its slot is used again. `ticket` holds the Ref of the call in progress and how far it is:
+ * for the next process in its slot. `ticket` holds the Ref of the call in progress and how far it is:
  *
  *   0 -> (ref, WAITING) -> (ref, FILLING) -> (ref, DONE) -> 0       one who answers won WAITING -> FILLING
  *                       -> 0                                       the caller gave up
  *
  * Winning the step to FILLING gives the right to write `reply` or `reason`; DONE publishes them. All
  * steps are sequentially consistent, because they also take part in the sleep protocol of process.h.
+ * Giving up and answering race for the one step away from WAITING: who gives up too late finds the answer.
+ * A caller that is buried gives up, waits for an answer that is being filled in and releases it.
  * The bond tells the callee's end; it is touched under bonds.lock only. */
 #ifndef TRI_CALL_H
 #define TRI_CALL_H

@@ -50,7 +50,8 @@ void tri_mailbox_push_front(tri_mailbox *mailbox, tr_message *message) {
 
 /* Append what senders pushed to the private list, oldest first. */
 static void gather(tri_mailbox *mailbox) {
-    if (atomic_load_explicit(&mailbox->inbox, memory_order_relaxed) == NULL) return;
+    tr_message *seen = atomic_load_explicit(&mailbox->inbox, memory_order_relaxed);
+    if (seen == NULL || seen == CLOSED) return;
     tr_message *newest = atomic_exchange_explicit(&mailbox->inbox, NULL, memory_order_acquire);
     tr_message *last = newest, *first = NULL;
     while (newest != NULL) {

@@ -1,6 +1,7 @@
 /* process.c: see process.h. */
 #include "process.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,20 +82,26 @@ static tr_process *slot(tr_engine *engine, tr_pid pid) {
 }
 
 /* Nobody refers to the slot any more: on to the next generation, unless somebody else was faster or has
- * just looked at it with an old pid (he then comes back here). */
+ * just looked at it with an old pid (he then comes back here). Under bonds.lock. */
 static void recycle(tr_process *process, uint64_t life) {
     uint64_t next = (uint64_t)(generation(life) + 1) << 32;
     if (generation(next) == 0) next = ONE_GENERATION;
-    if (!atomic_compare_exchange_strong(&process->life, &life, next)) return;
-    tr_engine *engine = process->engine;
-    pthread_mutex_lock(&engine->bonds.lock);
-    put_free(&engine->table, process);
-    pthread_mutex_unlock(&engine->bonds.lock);
+    if (atomic_compare_exchange_strong(&process->life, &life, next))
+        put_free(&process->engine->table, process);
+}
+
+static void release_locked(tr_process *process) {
+    uint64_t life = atomic_fetch_sub(&process->life, 1) - 1;
+    if (references(life) == 0 && (life & TAKEN) != 0) recycle(process, life);
 }
 
 void tri_release(tr_process *process) {
     uint64_t life = atomic_fetch_sub(&process->life, 1) - 1;
-    if (references(life) == 0 && (life & TAKEN) != 0) recycle(process, life);
+    if (references(life) != 0 || (life & TAKEN) == 0) return;
+    tr_engine *engine = process->engine;
+    pthread_mutex_lock(&engine->bonds.lock);
+    recycle(process, life);
+    pthread_mutex_unlock(&engine->bonds.lock);
 }
 
 tr_process *tri_acquire(tr_engine *engine, tr_pid pid) {
@@ -124,19 +131,22 @@ void tr_process_release(tr_process *process) { tri_release(process); }
 
 /* ---- Delivery and the sleep protocol ------------------------------------------------------------*/
 
-void tri_notify(tr_process *process) {
+static void rouse(tr_process *process, bool deep) {
     for (;;) {
         uint8_t run = atomic_load(&process->run);
         if (run == TRI_IDLE) {
             if (!atomic_compare_exchange_weak(&process->run, &run, TRI_QUEUED)) continue;
             tri_scheduler_enqueue(&process->engine->scheduler, process);
-        } else if (run == TRI_PARKED) {
+        } else if (run == TRI_PARKED || (deep && run == TRI_DEEP)) {
             if (!atomic_compare_exchange_weak(&process->run, &run, TRI_RUNNING)) continue;
             tri_parker_unpark(&process->thread->parker);
         }
         return;
     }
 }
+
+void tri_notify(tr_process *process) { rouse(process, false); }
+void tri_wake(tr_process *process) { rouse(process, true); }
 
 bool tri_deliver(tr_process *process, tr_message *message, tr_message **refused) {
     if (!tri_is_dead(process) && tri_mailbox_push(&process->mailbox, message)) {
@@ -152,17 +162,22 @@ bool tri_deliver(tr_process *process, tr_message *message, tr_message **refused)
     return false;
 }
 
+/* The host may do anything while its things are released, even use the engine as this process, which
+ * is dead. The slot is let go of under the lock, when whoever ended the process is done with it. */
 static void bury(tr_process *process) {
     tr_engine *engine = process->engine;
     bool foreign = process->kind == TR_KIND_THREAD_OWN;
     tri_grave_free(engine, tri_mailbox_close(&process->mailbox));
-    if (process->behaviour != NULL && process->behaviour->release != NULL)
-        process->behaviour->release(process->state);
-    process->state = NULL;
-    tr_reason_release(process->reason);
+    tri_call_drop(process);
+    if (process->behaviour->release != NULL) process->behaviour->release(process->state);
+    pthread_mutex_lock(&engine->bonds.lock);
+    tr_reason *reason = process->reason;
     process->reason = NULL;
+    process->state = NULL;
     atomic_store(&process->run, TRI_FREE);
-    tri_release(process);
+    release_locked(process);
+    pthread_mutex_unlock(&engine->bonds.lock);
+    tr_reason_release(reason);
     if (foreign) atomic_fetch_sub(&engine->table.foreign, 1);
     atomic_fetch_sub(&engine->table.alive, 1);
     if (atomic_load_explicit(&engine->stopping, memory_order_relaxed))
@@ -206,6 +221,8 @@ static void init(tr_process *process, const tr_spawn_options *options,
     process->thread = NULL;
     atomic_store(&process->worker, NULL);
     process->parent = 0;
+    process->born = (uint32_t)atomic_load_explicit(&process->engine->table.spawned,
+                                                   memory_order_relaxed);
     atomic_store(&process->flags, 0);
     atomic_store_explicit(&process->reductions, 0, memory_order_relaxed);
     tri_mailbox_init(&process->mailbox);
@@ -248,7 +265,8 @@ static int tie_and_name(tr_engine *engine, tr_process *process, tr_process *self
         spare->monitor->message.ref = tr_ref_new(engine);
         int result = tri_bond_monitor(engine, spare->monitor, self, process);
         if (result != TR_OK) {
-            process->name = NULL; /* the caller frees the spare, and the slot was never seen */
+            if (spare->name != NULL) tri_names_remove(engine, process);
+            spare->name = NULL; /* freed with the entry */
             return result;
         }
         *ref = spare->monitor->message.ref;
@@ -272,6 +290,8 @@ static int allocate(tr_engine *engine, const tr_spawn_options *options,
         }
     }
     if (self != NULL && tri_is_dead(self)) return TR_EKILLED;
+    /* Under the lock: tr_engine_stop finds all processes that were made before. */
+    if (atomic_load(&engine->stopping)) return TR_ESTOPPED;
     int result = take_slot(engine, process);
     if (result != TR_OK) return result;
     init(*process, options, behaviour, state);
@@ -322,7 +342,7 @@ int tr_spawn(tr_engine *engine, const tr_spawn_options *options, const tr_behavi
 
 void tr_leave(tr_engine *engine) {
     tri_thread *here = tri_thread_here_or_null(engine);
-    if (here == NULL || here->current == NULL) return;
+    if (here == NULL || here->current == NULL || here->current == here->own) return;
     tr_process *process = here->current;
     here->current = process->outer;
     process->outer = NULL;
@@ -409,10 +429,11 @@ size_t tr_processes(tr_engine *engine, tr_pid *pids, size_t size) {
 /* ---- Messages -----------------------------------------------------------------------------------*/
 
 int tr_send_message(tr_engine *engine, tr_pid pid, tr_message *message) {
-    tr_process *process = tri_acquire(engine, pid);
+    bool forked = atomic_load_explicit(&engine->forked, memory_order_relaxed);
+    tr_process *process = forked ? NULL : tri_acquire(engine, pid);
     if (process == NULL) {
         tr_message_free(engine, message);
-        return TR_EDEAD;
+        return forked ? TR_ESTOPPED : TR_EDEAD;
     }
     bool delivered = tri_deliver(process, message, NULL);
     tri_release(process);
@@ -448,30 +469,101 @@ tr_message *tr_receive(tr_process *self, bool (*match)(const tr_message *, void 
     return tri_mailbox_take_match(&self->mailbox, match, context, cursor);
 }
 
-int tri_park(tr_process *self, bool (*ready)(tr_process *), uint64_t deadline) {
+/* ---- Sleeping -----------------------------------------------------------------------------------*/
+
+/* Virtual time: what ends a sleep when the clock is moved past its deadline. It lies on the sleeper's
+ * stack, so whoever rings it must be done with it before the sleeper goes: `done` is his last touch. */
+typedef struct alarm {
+    tri_timer node; /* first: what the wheel links */
+    tr_process *sleeper;
+    _Atomic bool rang, done;
+} alarm;
+
+static void ring(tri_timer *node) {
+    alarm *bell = (alarm *)node;
+    atomic_store(&bell->rang, true);
+    tri_wake(bell->sleeper);
+    atomic_store(&bell->done, true);
+}
+
+static void set_alarm(alarm *bell, tr_process *self, uint64_t deadline) {
+    tri_ticker *ticker = &self->engine->ticker;
+    *bell = (alarm){.node.fire = ring, .sleeper = self};
+    pthread_mutex_lock(&ticker->lock);
+    bool due = deadline <= tri_clock_now(&self->engine->clock);
+    if (!due) tri_wheel_add(&ticker->wheel, &bell->node, deadline);
+    pthread_mutex_unlock(&ticker->lock);
+    atomic_store(&bell->rang, due);
+    atomic_store(&bell->done, due);
+}
+
+static void clear_alarm(alarm *bell) {
+    tri_ticker *ticker = &bell->sleeper->engine->ticker;
+    pthread_mutex_lock(&ticker->lock);
+    bool pending = tri_wheel_remove(&ticker->wheel, &bell->node);
+    pthread_mutex_unlock(&ticker->lock);
+    while (!pending && !atomic_load(&bell->done)) sched_yield();
+}
+
+static bool roused(tr_process *self, bool (*ready)(tr_process *), const alarm *bell) {
+    return ready(self) || tri_is_dead(self) || (bell != NULL && atomic_load(&bell->rang));
+}
+
+/* Sleep once: until somebody turned the process to RUNNING, whose token is then taken, or until there
+ * is no reason to sleep (any more), and then the sleeper turns it himself. */
+static int sleep_once(tr_process *self, uint8_t how, bool (*ready)(tr_process *),
+                      const alarm *bell, uint64_t deadline) {
+    tri_parker *parker = &self->thread->parker;
+    uint8_t asleep = how;
     int result = TR_OK;
-    bool woken = false;
-    tri_scheduler_before_wait(self);
-    atomic_store(&self->run, TRI_PARKED);
-    while (!ready(self) && !tri_is_dead(self) && result == TR_OK && !woken) {
-        result = tri_parker_park(&self->thread->parker, deadline);
-        woken = result == TR_OK && atomic_load(&self->run) == TRI_RUNNING;
+    atomic_store(&self->run, how);
+    if (!roused(self, ready, bell)) {
+        result = tri_parker_park(parker, deadline);
+        if (result == TR_OK) return TR_OK;
     }
-    uint8_t parked = TRI_PARKED;
-    if (!woken && !atomic_compare_exchange_strong(&self->run, &parked, TRI_RUNNING))
-        /* A waker was faster: its token is on its way, and must not be left for the next sleep. */
-        while (tri_parker_park(&self->thread->parker, TR_FOREVER) != TR_OK) continue;
+    if (!atomic_compare_exchange_strong(&self->run, &asleep, TRI_RUNNING))
+        while (tri_parker_park(parker, TR_FOREVER) != TR_OK) continue;
+    return result;
+}
+
+static int sleep_until_ready(tr_process *self, uint8_t how, bool (*ready)(tr_process *),
+                             const alarm *bell, uint64_t deadline) {
+    int result = TR_OK;
+    tri_scheduler_before_wait(self);
+    while (result == TR_OK && !roused(self, ready, bell))
+        result = sleep_once(self, how, ready, bell, deadline);
+    return result == TR_OK && bell != NULL && atomic_load(&bell->rang) ? TR_ETIMEDOUT : result;
+}
+
+int tri_park(tr_process *self, uint8_t how, bool (*ready)(tr_process *), uint64_t deadline) {
+    tr_engine *engine = self->engine;
+    int result = TR_OK;
+    if (atomic_load(&engine->forked)) return TR_ESTOPPED;
+    if (!ready(self) && !tri_is_dead(self)) {
+        if (engine->options.virtual_time && deadline != TR_FOREVER) {
+            alarm bell;
+            set_alarm(&bell, self, deadline);
+            result = sleep_until_ready(self, how, ready, &bell, TR_FOREVER);
+            clear_alarm(&bell);
+        } else {
+            result = sleep_until_ready(self, how, ready, NULL, deadline);
+        }
+    }
     if (tri_is_dead(self)) return TR_EKILLED;
     return ready(self) ? TR_OK : result;
 }
 
 static bool has_new(tr_process *self) { return tri_mailbox_has_new(&self->mailbox); }
 
-int tr_wait(tr_process *self, uint64_t deadline) { return tri_park(self, has_new, deadline); }
+int tr_wait(tr_process *self, uint64_t deadline) {
+    return tri_park(self, TRI_PARKED, has_new, deadline);
+}
 
 static bool never(tr_process *self) {
     (void)self;
     return false;
 }
 
-int tr_sleep(tr_process *self, uint64_t deadline) { return tri_park(self, never, deadline); }
+int tr_sleep(tr_process *self, uint64_t deadline) {
+    return tri_park(self, TRI_DEEP, never, deadline);
+}

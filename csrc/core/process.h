@@ -10,25 +10,41 @@
  * puts it on the free list.
  *
  * Who may touch what:
- *   life, run, flags, mailbox.inbox, mailbox.length, reductions, call   any thread (atomics)
+ *   life, run, flags, mailbox.inbox, mailbox.pushed, reductions, call   any thread (atomics)
  *   mailbox.head/tail, state, outer                      the thread that runs the process
  *   left, right, name, reason, dead_next, parent         under bonds.lock
  *   next                                                 the run queue that holds it, under its lock
- *   thread, worker                                       written by the runner before it sets
- *                                                        RUNNING or PARKED; read by whoever took the
- *                                                        process out of PARKED
+ *   thread, worker                                       written by the runner before it sets PARKED;
+ *                                                        thread is read by whoever took the process
+ *                                                        out of PARKED, worker by whoever interrupts
+ *   born                                                 written at spawn, then constant
+ *
+ * A slot also comes back when a stale pid is looked up: tri_acquire adds a reference to whatever lies there,
+ * sees the wrong generation and gives it back. So the count may be above what the owners hold, a slot
+ * may be held for a moment after its last reference went, and recycling is one compare-and-swap of the
+ * whole word, which fails as long as anybody is there; the last to leave tries again.
  *
  * The sleep protocol. `run` is IDLE (nobody has it), QUEUED (in a run queue), RUNNING (a thread is in
- * it), PARKED (its thread sleeps in the middle of it). A sender pushes, then looks at `run`: IDLE it
- * turns into QUEUED and enqueues, PARKED it turns into RUNNING and unparks. The runner sets IDLE or
- * PARKED, then looks at the inbox (and at the flag DEAD) again. All four accesses are sequentially
- * consistent, so that one of the two sees the other: no wake-up is lost.
+ * it), PARKED (its thread sleeps in the middle of it and wants to know of messages), or DEEP (it sleeps
+ * and messages do not concern it: an answer, its deadline or its end do). A sender pushes, then looks at
+ * `run`: IDLE it turns into QUEUED and enqueues, PARKED it turns into RUNNING and unparks; so does with
+ * DEEP who answers or ends the process. The runner sets IDLE, PARKED or DEEP, then looks at what it waits
+ * for (and at the flag DEAD) again. All four accesses are sequentially consistent, so that one of the two
+ * sees the other: no wake-up is lost. Who turns PARKED or DEEP into RUNNING leaves exactly one token in
+ * the parker, and the sleeper takes exactly that one: when it woke by itself and lost the race for `run`
+ * it waits for the token that is on its way. So a parker is empty whenever its thread is awake, and
+ * the waker may touch a thread's parker, because the thread cannot go before it has the token.
+ *
+ * Only the step IDLE -> QUEUED puts a process into a run queue, or its own runner does: it is never in
+ * two. After its runner set IDLE, the process may be run, buried and replaced by another one at any
+ * moment; the runner then looks at atomics only, and at worst queues a live, idle process for nothing.
  *
  * Death. tri_end (bond.c) marks a process DEAD: from then on it is gone for everybody else. The memory
- * is released ("buried") by the thread that next owns `run`: the runner itself, or a worker, to which
- * the ender queues an idle corpse.
+ * is released ("buried") by the thread that next owns `run`: the runner itself, when it was QUEUED, RUNNING,
+ * PARKED or DEEP, or a worker, to which the ender queues an idle corpse. The runner may see the flag
+ * before tri_end is done with the corpse, so a burial takes bonds.lock before it lets go of the slot.
  *
- * An idle process costs sizeof(tr_process), about 170 bytes, and what its behaviour keeps. */
+ * An idle process costs sizeof(tr_process), 184 bytes, and what its behaviour keeps. */
 #ifndef TRI_PROCESS_H
 #define TRI_PROCESS_H
 
@@ -39,7 +55,7 @@ struct tri_bond;
 struct tri_call;
 struct tri_worker;
 
-enum { TRI_FREE, TRI_IDLE, TRI_QUEUED, TRI_RUNNING, TRI_PARKED };
+enum { TRI_FREE, TRI_IDLE, TRI_QUEUED, TRI_RUNNING, TRI_PARKED, TRI_DEEP };
 enum { TRI_DEAD = 1, TRI_TRAP = 2 };
 
 struct tr_process {
@@ -63,7 +79,8 @@ struct tr_process {
     tr_reason *reason;
     tr_pid parent;
     _Atomic(struct tri_call *) call;
-    _Atomic uint32_t reductions;
+    _Atomic uint64_t reductions; /* written by the runner only */
+    uint32_t born;               /* its place in the order of spawns */
 };
 
 enum { TRI_CHUNK = 1024 };
@@ -95,12 +112,13 @@ static inline bool tri_is_dead(const tr_process *process) {
 /* Push and wake. Takes the message over. The process must be referenced or under bonds.lock. False if
  * it was refused; `refused` then collects it (when bonds.lock is held) or it is freed. */
 bool tri_deliver(tr_process *process, tr_message *message, tr_message **refused);
-/* Make sure that somebody looks at the process. */
+/* Make sure that somebody looks at the process: at a new message; at an answer or its end. */
 void tri_notify(tr_process *process);
+void tri_wake(tr_process *process);
 
-/* Sleep until ready() or `deadline`: TR_OK, TR_ETIMEDOUT, TR_EINTR, TR_EKILLED. On the thread that
- * runs the process, detached. */
-int tri_park(tr_process *self, bool (*ready)(tr_process *self), uint64_t deadline);
+/* Sleep as TRI_PARKED or TRI_DEEP until ready() or `deadline` on the engine's clock: TR_OK,
+ * TR_ETIMEDOUT, TR_EINTR, TR_EKILLED. On the thread that runs the process, detached. */
+int tri_park(tr_process *self, uint8_t how, bool (*ready)(tr_process *self), uint64_t deadline);
 
 /* The end of a slice, on the thread that runs the process: go idle, be queued again, or be buried.
  * The process must not be touched after. */
