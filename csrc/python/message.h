@@ -43,6 +43,7 @@ typedef struct tr_message_state {
     PyTypeObject *batches_type;
     PyTypeObject *open_batch_type;
     PyTypeObject *limiter_type;
+    PyTypeObject *route_type;
     PyObject *word_default, *word_ok, *word_failed, *word_exception, *word_error, *word_exit,
         *word_bulk, *word_flush, *word_size, *word_timeout, *word_ack, *word_configure, *word_emit,
         *word_cont;
@@ -70,6 +71,7 @@ PyObject *tr_message_vectorcall(PyObject *type, PyObject *const *args, size_t na
 int tr_message_loop_init(PyObject *module, tr_message_state *state);
 int tr_open_batches_init(PyObject *module, tr_message_state *state);
 int tr_rate_limit_init(PyObject *module, tr_message_state *state);
+int tr_route_dispatcher_init(PyObject *module, tr_message_state *state);
 
 static inline bool is_message(const tr_message_state *state, PyObject *object) {
     return Py_IS_TYPE(object, state->message_type);
