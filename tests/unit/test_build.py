@@ -126,6 +126,11 @@ def test_the_package_says_that_it_is_typed() -> None:
     assert (Path(tailrace.__file__).parent / "py.typed").is_file()
 
 
+def test_import_warns_of_nothing() -> None:
+    """A deprecation here is an error in the next interpreter."""
+    subprocess.run([sys.executable, "-W", "error", "-c", "import tailrace"], check=True)
+
+
 @pytest.mark.skipif(
     not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="needs a free-threaded interpreter"
 )
