@@ -81,38 +81,107 @@ int tr_scheduler_kind(PyObject *object, int default_kind, int *kind) {
     return object == Py_None ? 0 : one_of(object, "scheduler", texts, kind);
 }
 
-/* spawn(fn, args, kwargs or None, name, scheduler, priority, link, monitor) -> Pid | (Pid, Ref) */
-static PyObject *py_spawn(PyObject *module, PyObject *args) {
-    tr_state *state = tr_state_of(module);
-    PyObject *callable, *arguments, *keywords, *name, *scheduler, *priority;
-    int link, monitor;
-    if (!PyArg_ParseTuple(args, "OO!OOOOpp:spawn", &callable, &PyTuple_Type, &arguments, &keywords,
-                          &name, &scheduler, &priority, &link, &monitor))
-        return NULL;
-    tr_spawn_options options = {.link = link, .monitor = monitor};
-    if (tr_scheduler_kind(scheduler, TR_KIND_THREAD, &options.kind) != 0 ||
-        tr_priority(priority, &options.priority) != 0)
-        return NULL;
-    if (name != Py_None && (options.name = tr_name(name, "name")) == NULL) return NULL;
+/* What spawn was given, taken apart. */
+typedef struct spawn_request {
+    PyObject *callable;  /* borrowed */
+    PyObject *args;      /* owned */
+    PyObject *keywords;  /* owned, or NULL */
+    tr_spawn_options options;
+} spawn_request;
+
+static bool is_coroutine_function(PyObject *callable) {
+    if (PyMethod_Check(callable)) callable = PyMethod_GET_FUNCTION(callable);
+    if (!PyFunction_Check(callable)) return false;
+    return (((PyCodeObject *)PyFunction_GET_CODE(callable))->co_flags & CO_COROUTINE) != 0;
+}
+
+/* name=, scheduler= and priority= are spawn's; every other keyword is the function's. */
+static int take_keyword(spawn_request *request, PyObject *keyword, PyObject *value) {
+    if (PyUnicode_CompareWithASCIIString(keyword, "name") == 0) {
+        if (value == Py_None) return 0;
+        request->options.name = tr_name(value, "name");
+        return request->options.name == NULL ? -1 : 0;
+    }
+    if (PyUnicode_CompareWithASCIIString(keyword, "scheduler") == 0)
+        return tr_scheduler_kind(value, TR_KIND_THREAD, &request->options.kind);
+    if (PyUnicode_CompareWithASCIIString(keyword, "priority") == 0)
+        return tr_priority(value, &request->options.priority);
+    if (request->keywords == NULL && (request->keywords = PyDict_New()) == NULL) return -1;
+    return PyDict_SetItem(request->keywords, keyword, value);
+}
+
+static int parse_spawn(PyObject *const *args, Py_ssize_t count, PyObject *names,
+                       spawn_request *request) {
+    if (count < 1) {
+        PyErr_SetString(PyExc_TypeError, "spawn: the function to run is missing");
+        return -1;
+    }
+    request->callable = args[0];
+    if (!PyCallable_Check(args[0]) || is_coroutine_function(args[0])) {
+        PyErr_Format(PyExc_TypeError, "fn: expected a plain callable, got %R", args[0]);
+        return -1;
+    }
+    Py_ssize_t keywords = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    for (Py_ssize_t i = 0; i < keywords; i++)
+        if (take_keyword(request, PyTuple_GET_ITEM(names, i), args[count + i]) != 0) return -1;
+    request->args = PyTuple_New(count - 1);
+    if (request->args == NULL) return -1;
+    for (Py_ssize_t i = 1; i < count; i++)
+        PyTuple_SET_ITEM(request->args, i - 1, Py_NewRef(args[i]));
+    return 0;
+}
+
+static PyObject *pid_and_ref(tr_state *state, tr_pid pid, tr_ref ref) {
+    PyObject *object = tr_pid_new(state, pid);
+    PyObject *reference = object == NULL ? NULL : tr_ref_object_new(state, ref);
+    if (reference != NULL) return Py_BuildValue("NN", object, reference);
+    Py_XDECREF(object);
+    return NULL;
+}
+
+static PyObject *do_spawn(tr_state *state, spawn_request *request) {
+    tr_spawn_options *options = &request->options;
+    bool bound = options->link || options->monitor;
     tr_engine *engine = tr_engine_get(state);
     if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
-    if ((link || monitor) && tr_current(state, engine) == NULL) return NULL;
-    function *self =
-        function_new(state, callable, arguments, keywords == Py_None ? NULL : keywords);
+    if (bound && tr_current(state, engine) == NULL) return NULL;
+    function *self = function_new(state, request->callable, request->args, request->keywords);
     if (self == NULL) return NULL;
     tr_pid pid;
     tr_ref ref = 0;
-    int result = tr_spawn(engine, &options, &function_behaviour, self, &pid, &ref);
+    int result = tr_spawn(engine, options, &function_behaviour, self, &pid, &ref);
     if (result == TR_ENAME) return tr_raise_taken(state, "already_registered", pid);
     if (result != TR_OK) return tr_raise_code(state, result);
-    PyObject *object = tr_pid_new(state, pid);
-    if (!monitor || object == NULL) return object;
-    PyObject *reference = tr_ref_object_new(state, ref);
-    if (reference == NULL) {
-        Py_DECREF(object);
-        return NULL;
-    }
-    return Py_BuildValue("NN", object, reference);
+    return options->monitor ? pid_and_ref(state, pid, ref) : tr_pid_new(state, pid);
+}
+
+static PyObject *spawn(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names,
+                       bool link, bool monitor) {
+    spawn_request request = {.options = {.kind = TR_KIND_THREAD,
+                                         .priority = TR_PRIORITY_NORMAL,
+                                         .link = link,
+                                         .monitor = monitor}};
+    PyObject *result = NULL;
+    if (parse_spawn(args, count, names, &request) == 0)
+        result = do_spawn(tr_state_of(module), &request);
+    Py_XDECREF(request.args);
+    Py_XDECREF(request.keywords);
+    return result;
+}
+
+static PyObject *py_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count,
+                          PyObject *names) {
+    return spawn(module, args, count, names, false, false);
+}
+
+static PyObject *py_spawn_link(PyObject *module, PyObject *const *args, Py_ssize_t count,
+                               PyObject *names) {
+    return spawn(module, args, count, names, true, false);
+}
+
+static PyObject *py_spawn_monitor(PyObject *module, PyObject *const *args, Py_ssize_t count,
+                                  PyObject *names) {
+    return spawn(module, args, count, names, false, true);
 }
 
 PyObject *tr_raise_taken(tr_state *state, const char *code, tr_pid pid) {
@@ -430,8 +499,62 @@ static PyObject *py_send_after(PyObject *module, PyObject *args, PyObject *keywo
     return result == TR_OK ? tr_timer_new(state, timer) : tr_raise_code(state, result);
 }
 
+static const char spawn_doc[] =
+    "spawn($module, fn, /, *args, name=None, scheduler='thread', priority='normal', **kwargs)\n"
+    "--\n\n"
+    "Run fn(*args, **kwargs) as a process and return its Pid at once.\n"
+    "\n"
+    "What fn returns is dropped; an exception is the process's exit reason.\n"
+    "\n"
+    "Args:\n"
+    "    fn: the function.\n"
+    "    name: a name to register the process by.\n"
+    "    scheduler: 'thread' (it may block) or 'core'.\n"
+    "    priority: 'low', 'normal' or 'high'.\n"
+    "\n"
+    "Raises:\n"
+    "    AlreadyRegistered: the name is taken.\n"
+    "    SystemLimit: too many processes.\n"
+    "    TypeError, ValueError: a bad argument.\n"
+    "\n"
+    "Any thread or process may call it.\n"
+    "\n"
+    ">>> import tailrace as tr\n"
+    ">>> me = tr.self()\n"
+    ">>> pid = tr.spawn(me.send, 'done')\n"
+    ">>> tr.receive(timeout=5)\n"
+    "'done'\n";
+
+static const char spawn_link_doc[] =
+    "spawn_link($module, fn, /, *args, name=None, scheduler='thread', priority='normal', "
+    "**kwargs)\n"
+    "--\n\n"
+    "As spawn, linked to the caller from the first instruction on (O6).\n"
+    "\n"
+    ">>> import tailrace as tr\n"
+    ">>> before = tr.trap_exit()\n"
+    ">>> pid = tr.spawn_link(lambda: None)\n"
+    ">>> tr.receive(timeout=5).reason\n"
+    "'normal'\n"
+    ">>> now = tr.trap_exit(before)\n";
+
+static const char spawn_monitor_doc[] =
+    "spawn_monitor($module, fn, /, *args, name=None, scheduler='thread', priority='normal', "
+    "**kwargs)\n"
+    "--\n\n"
+    "As spawn, watched by the caller from the first instruction on (O7). Returns (Pid, Ref).\n"
+    "\n"
+    ">>> import tailrace as tr\n"
+    ">>> pid, ref = tr.spawn_monitor(lambda: None)\n"
+    ">>> tr.receive(ref, timeout=5).reason\n"
+    "'normal'\n";
+
 PyMethodDef tr_process_functions[] = {
-    {"spawn", py_spawn, METH_VARARGS, "See tailrace.spawn."},
+    {"spawn", (PyCFunction)(void (*)(void))py_spawn, METH_FASTCALL | METH_KEYWORDS, spawn_doc},
+    {"spawn_link", (PyCFunction)(void (*)(void))py_spawn_link, METH_FASTCALL | METH_KEYWORDS,
+     spawn_link_doc},
+    {"spawn_monitor", (PyCFunction)(void (*)(void))py_spawn_monitor,
+     METH_FASTCALL | METH_KEYWORDS, spawn_monitor_doc},
     {"self", py_self, METH_NOARGS,
      "self($module, /)\n--\n\nThe Pid of the running process; any other thread gets one."},
     {"receive", py_receive, METH_VARARGS, "See tailrace.receive."},

@@ -48,15 +48,31 @@ def pid_number(pid: Any, /) -> int: ...
 def pid_from_number(number: int, /) -> Pid: ...
 def spawn(
     fn: Callable[..., object],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any] | None,
-    name: str | None,
-    scheduler: str | None,
-    priority: str,
-    link: bool,
-    monitor: bool,
     /,
-) -> Any: ...
+    *args: Any,
+    name: str | None = None,
+    scheduler: str | None = None,
+    priority: str = "normal",
+    **kwargs: Any,
+) -> Pid: ...
+def spawn_link(
+    fn: Callable[..., object],
+    /,
+    *args: Any,
+    name: str | None = None,
+    scheduler: str | None = None,
+    priority: str = "normal",
+    **kwargs: Any,
+) -> Pid: ...
+def spawn_monitor(
+    fn: Callable[..., object],
+    /,
+    *args: Any,
+    name: str | None = None,
+    scheduler: str | None = None,
+    priority: str = "normal",
+    **kwargs: Any,
+) -> tuple[Pid, Ref]: ...
 def start_server(
     cls: type,
     args: tuple[Any, ...],

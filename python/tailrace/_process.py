@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import _core, _validate
+from . import _core
 from ._actions import UNSET
 from ._control import ffi, lib
 from ._core import Pid, Ref
@@ -16,90 +15,6 @@ from ._engine import address
 _STATUS = ("waiting", "runnable", "running", "exiting")
 _PRIORITY = ("low", "normal", "high", "max")
 _SCHEDULER = ("core", "thread", "thread")
-
-
-def _spawn(
-    fn: Callable[..., object],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    name: str | None,
-    scheduler: str | None,
-    priority: str,
-    link: bool = False,
-    monitor: bool = False,
-) -> Any:
-    _validate.function("fn", fn)
-    if inspect.iscoroutinefunction(fn):
-        raise TypeError(f"fn: expected a plain function, got the async function {fn!r}")
-    return _core.spawn(fn, args, kwargs or None, name, scheduler, priority, link, monitor)
-
-
-def spawn(
-    fn: Callable[..., object],
-    /,
-    *args: Any,
-    name: str | None = None,
-    scheduler: str | None = None,
-    priority: str = "normal",
-    **kwargs: Any,
-) -> Pid:
-    """Run `fn(*args, **kwargs)` as a process and return its Pid at once.
-
-    Args:
-        fn: the function; what it returns is dropped, an exception is the exit reason.
-        name: a name to register it by.
-        scheduler: "thread" (the default: it may block) or "core".
-        priority: "low", "normal" or "high".
-
-    Raises:
-        AlreadyRegistered: the name is taken.
-        SystemLimit: too many processes.
-        TypeError, ValueError: a bad argument.
-
-    Any thread or process may call it.
-
-    >>> import tailrace as tr
-    >>> me = tr.self()
-    >>> pid = tr.spawn(lambda: me.send("done"))
-    >>> tr.receive(timeout=5)
-    'done'
-    """
-    pid: Pid = _spawn(fn, args, kwargs, name, scheduler, priority)
-    return pid
-
-
-def spawn_link(
-    fn: Callable[..., object],
-    /,
-    *args: Any,
-    name: str | None = None,
-    scheduler: str | None = None,
-    priority: str = "normal",
-    **kwargs: Any,
-) -> Pid:
-    """As `spawn`, linked to the caller from the first instruction on (O6)."""
-    pid: Pid = _spawn(fn, args, kwargs, name, scheduler, priority, link=True)
-    return pid
-
-
-def spawn_monitor(
-    fn: Callable[..., object],
-    /,
-    *args: Any,
-    name: str | None = None,
-    scheduler: str | None = None,
-    priority: str = "normal",
-    **kwargs: Any,
-) -> tuple[Pid, Ref]:
-    """As `spawn`, watched by the caller from the first instruction on (O7).
-
-    >>> import tailrace as tr
-    >>> pid, ref = tr.spawn_monitor(lambda: None)
-    >>> tr.receive(ref, timeout=5).reason
-    'normal'
-    """
-    both: tuple[Pid, Ref] = _spawn(fn, args, kwargs, name, scheduler, priority, monitor=True)
-    return both
 
 
 def receive(
