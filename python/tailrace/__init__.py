@@ -58,8 +58,8 @@ from ._errors import (
 from ._pipeline import Pipeline, PipelineHandle, Stats, Summary
 from ._pipeline_options import (
     NOT_SET,
-    BatchInfo,
     Batcher,
+    BatchInfo,
     Processors,
     Produce,
     RateLimit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 from . import _core
 from . import _validate as check
@@ -92,9 +92,7 @@ class DemandDispatcher:
         """Check the fields."""
         if self.max_demand is not None:
             check.integer("max_demand", self.max_demand, 1, _MOST)
-        check.boolean(
-            "shuffle_demands_on_first_dispatch", self.shuffle_demands_on_first_dispatch
-        )
+        check.boolean("shuffle_demands_on_first_dispatch", self.shuffle_demands_on_first_dispatch)
 
     def __repr__(self) -> str:
         """Show what differs from the defaults."""
@@ -109,6 +107,7 @@ class DemandDispatcher:
         return self.max_demand or 0, shuffle, random.getrandbits(64)
 
 
+_NOT_GIVEN: Final[Any] = UNSET  # None is a buffer size
 _VALID: Final = ("dispatcher", "buffer_size", "buffer_keep", "demand", "subscribe_to")
 
 OPTIONS_OF: Final = {
@@ -150,7 +149,7 @@ class StageOptions:
         self,
         *,
         dispatcher: DemandDispatcher | _core.DispatcherTemplate | None = None,
-        buffer_size: int | None = cast("int | None", UNSET),
+        buffer_size: int | None = _NOT_GIVEN,
         buffer_keep: Literal["first", "last"] | None = None,
         demand: Literal["forward", "accumulate"] | None = None,
         subscribe_to: Sequence[Entry] | None = None,
@@ -162,7 +161,7 @@ class StageOptions:
             dispatcher, DemandDispatcher | _core.DispatcherTemplate
         ):
             raise check.wrong_type("dispatcher", "a dispatcher", dispatcher)
-        if buffer_size is not UNSET and buffer_size is not None:
+        if buffer_size is not _NOT_GIVEN and buffer_size is not None:
             buffer_size = check.integer("buffer_size", buffer_size, 0, _MOST)
         if buffer_keep is not None:
             check.one_of("buffer_keep", buffer_keep, ("first", "last"))
@@ -178,7 +177,7 @@ class StageOptions:
         """The options that were given."""
         values = ((name, getattr(self, name)) for name in _VALID)
         return {
-            name: value for name, value in values if value is not None and value is not UNSET
+            name: value for name, value in values if value is not None and value is not _NOT_GIVEN
         } | ({"buffer_size": None} if self.buffer_size is None else {})
 
     def __repr__(self) -> str:
