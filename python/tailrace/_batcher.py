@@ -12,17 +12,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._stages import Consumer, ProducerConsumer
-
 from . import _core
-from ._log import logger
 from ._acknowledge import acknowledge
+from ._actions import NoReply
 from ._core import Message
 from ._failed import Settler, fail
+from ._log import logger
 from ._pipeline_options import BatchInfo
 from ._pipeline_state import Shared
 from ._pipeline_worker import Forwarder, Subscriber
-from ._actions import NoReply
+from ._stages import Consumer, ProducerConsumer
 
 NANOSECONDS = 1_000_000_000
 

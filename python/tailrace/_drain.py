@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from . import _core
-from ._log import logger
-from ._errors import ReceiveTimeout
 from ._actions import UNSET, Down
+from ._errors import ReceiveTimeout
+from ._log import logger
 from ._pipeline_state import Shared
 from ._pipeline_worker import Drain, Drained
 from ._server import GenServer

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _core
-from ._log import logger
 from ._acknowledge import acknowledge
 from ._core import Message
 from ._errors import CallExit
+from ._log import logger
 
 GOES_ON = (_core.Killed,)
 """What interrupts the code of a killed process: never contained."""

@@ -10,15 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-
 from . import _core
-from ._log import logger
 from . import _validate as check
+from ._actions import UNSET
 from ._child_spec import ChildSpec
 from ._core import Message
-from ._actions import UNSET
-from ._process import process_info
 from ._errors import CallExit, NoProcess
+from ._log import logger
 from ._pipeline_options import (
     DEFAULTS,
     NOT_SET,
@@ -32,6 +30,7 @@ from ._pipeline_options import (
 from ._pipeline_producer import Push
 from ._pipeline_state import Shared
 from ._pipeline_tree import FINISH, Top
+from ._process import process_info
 from ._stages import Producer
 
 
@@ -133,7 +132,7 @@ class PipelineHandle:
     ) -> Any:
         if acknowledger is not None:
             check.function("acknowledger", acknowledger)
-        ref = _core.make_ref()
+        ref = _core.stage_tag()
         caller = (_core.self(), ref)
         messages = []
         for data in batch:

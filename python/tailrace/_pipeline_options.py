@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from . import _validate as check
 from ._stages import Producer
+from .producers._queue import Queue
 
 Splitter: TypeAlias = Callable[[Any, Any], tuple[str, Any]]
 O = TypeVar("O", bound="Options")
@@ -238,7 +239,8 @@ class Retry(Options):
 class Produce:
     """A producer with the options of its workers.
 
-    `producer` is a `Producer` class, whose `init` gets the further arguments, or an instance.
+    `producer` is a `Producer` class, whose `init` gets the further arguments, or an instance, of which
+    each worker gets a copy; or a `Queue`.
     `concurrency` workers (int >= 1) produce, each with a state of its own. `rate_limit` is a
     `RateLimit` for all of them together. `transformer(event)` makes the `Message` of each event.
 
@@ -250,7 +252,7 @@ class Produce:
 
     def __init__(
         self,
-        producer: type[Producer] | Producer,
+        producer: type[Producer] | Producer | Queue,
         *args: Any,
         concurrency: int = 1,
         rate_limit: RateLimit | None = None,
@@ -288,7 +290,7 @@ def is_producer(value: object) -> bool:
     """Whether a pipeline can take this as its producer."""
     if isinstance(value, type):
         return issubclass(value, Producer)
-    return isinstance(value, Producer) or hasattr(value, "stage_producer")
+    return isinstance(value, Producer | Queue)
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,15 @@ from __future__ import annotations
 import random
 from typing import Any, NamedTuple
 
-from ._stages import Consumer, ProducerConsumer, StageOptions, Subscription
-
 from . import _core
-from ._log import logger
 from ._acknowledge import acknowledge
+from ._actions import NoReply
 from ._core import Message
 from ._failed import GOES_ON, Settler, fail
+from ._log import logger
 from ._pipeline_state import Shared
 from ._pipeline_worker import Forwarder, Subscriber, Worker
-from ._actions import NoReply
+from ._stages import Consumer, ProducerConsumer, StageOptions, Subscription
 
 
 class Again(NamedTuple):

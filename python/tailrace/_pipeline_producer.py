@@ -18,16 +18,15 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ._stages import Producer, StageOptions
-
 from . import _core
+from ._actions import NOREPLY, UNSET, NoReply, Reply, Stop
 from ._core import Message
 from ._errors import BadReturn
-from ._pipeline_options import Produce
 from ._pipeline_state import Shared
 from ._pipeline_worker import CUT, Drain, Worker
 from ._rate_limit import OPENED
-from ._actions import NOREPLY, UNSET, NoReply, Reply, Stop
+from ._stages import Producer, StageOptions
+from .producers._source import SourceFailed
 
 
 class Push(NamedTuple):
@@ -48,22 +47,11 @@ class Broken(NamedTuple):
     error: BaseException
 
 
-class SourceFailed(Exception):
-    """The reason of a `Stop` that ends the intake: `error` is what `run` raises."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-def make_source(produce: Produce) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+def make_source(shared: Shared) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Make the user's producer for one worker; with the arguments of its init."""
-    producer = produce.producer
+    producer, produce = shared.source, shared.plan.produce
     if isinstance(producer, type):
-        return producer.__new__(producer), produce.args, produce.kwargs
-    stage_producer = getattr(producer, "stage_producer", None)
-    if stage_producer is not None:
-        return stage_producer(), (), {}
+        return producer(), produce.args, produce.kwargs
     return copy.copy(producer), (), {}
 
 
@@ -81,7 +69,7 @@ class ProducerWorker(Worker, Producer):
         self.closed = False
         self.draining = False
         self.exhausted = False
-        self.source, args, kwargs = make_source(shared.plan.produce)
+        self.source, args, kwargs = make_source(shared)
         options = self.source.init(*args, **kwargs)
         if isinstance(options, Stop) or options is None:
             return options

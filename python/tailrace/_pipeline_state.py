@@ -10,10 +10,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _core
-from ._pipeline_options import Plan
+from ._pipeline_options import Plan, Produce
+from .producers._queue import Queue
+from .producers._queue_source import QueueSource
 
 PROCESSOR = "default"
 """The key of the one group of processors."""
+
+
+def open_source(produce: Produce) -> Any:
+    """Give the producer class, or the instance of which each worker gets a copy."""
+    producer = produce.producer
+    if isinstance(producer, Queue):
+        return QueueSource(producer)
+    opened = getattr(producer, "open_source", None)  # workers of Iterable share an iterator
+    if opened is None or isinstance(producer, type):
+        return producer
+    return opened(produce.transformer is not None)
 
 
 class Shared:
@@ -23,6 +36,7 @@ class Shared:
         self.plan = plan
         self.instance = instance
         self.ledger = _core.Ledger()
+        self.source = open_source(plan.produce)
         self.top: Any = None  # pid of the process above everything
         self.draining = False  # intake has ended: nobody subscribes again
         self.stopping = False  # the workers are being stopped for good

@@ -21,17 +21,15 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from . import _core
+from ._actions import Exit, Stop
 from ._batcher import BatcherWorker, BatchProcessor
 from ._child_spec import ChildSpec
 from ._drain import Terminator
-from ._actions import Exit
 from ._pipeline_processor import LastProcessor, Processor
 from ._pipeline_producer import Broken, Exhausted, ProducerWorker
 from ._pipeline_state import Shared
 from ._rate_limit import RateLimiter, new_window
-from ._actions import Stop
 from ._server import GenServer
 from ._supervisor import Supervisor
 

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ._stages import Subscription, async_info, async_subscribe
-
-from ._actions import Exit
 from . import _core
+from ._actions import Exit, NoReply
 from ._log import logger
 from ._pipeline_state import Shared
-from ._actions import NoReply
+from ._stages import Subscription, async_info, async_subscribe
 
 
 class Drain(NamedTuple):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from . import _core
 from ._pipeline_options import RateLimit
 from ._server import GenServer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tailrace.producers._files import Files
+from tailrace.producers._iterable import Iterable
 from tailrace.producers._queue import Queue
 
-__all__ = ["Queue"]
+__all__ = ["Files", "Iterable", "Queue"]

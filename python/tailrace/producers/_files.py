@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ._iterable import Iterable
+from tailrace.producers._iterable import Iterable
 
 
 class Files(Iterable):

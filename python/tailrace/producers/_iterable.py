@@ -14,10 +14,10 @@ import threading
 from typing import Any, Final
 
 from tailrace import _core
-from tailrace._errors import EngineError
-from tailrace._pipeline_producer import SourceFailed
 from tailrace._actions import Stop
+from tailrace._errors import EngineError
 from tailrace._stages import Producer
+from tailrace.producers._source import SourceFailed
 
 _PATIENCE: Final = 10_000_000  # ns for one demand
 
