@@ -154,6 +154,23 @@ def test_a_forked_child_opens_the_file_anew(tmp_path: Path) -> None:
         assert queue.stats().ready == 1
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no list of open files")
+def test_no_connection_is_carried_into_a_forked_child(tmp_path: Path) -> None:
+    def is_open() -> bool:
+        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        return any(os.readlink(link).startswith(path) for link in links if os.path.lexists(link))
+
+    def child() -> None:
+        assert not is_open()
+
+    path = str(tmp_path / "queue.db")
+    with Queue(path) as queue:
+        queue.put(1)
+        queue.stats()
+        assert is_open()
+        assert in_child(child) == 0
+
+
 def test_the_child_of_a_closed_queue_says_closed(tmp_path: Path) -> None:
     queue = Queue(tmp_path / "queue.db")
     queue.close()

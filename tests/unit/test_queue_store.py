@@ -338,6 +338,10 @@ def test_cost_does_not_depend_on_the_backlog(tables: Tables) -> None:
     tables.put(100)
     small = steps()
     tables.put(50_000)
+    with tables.change() as changes:  # and thousands of runs
+        for _ in range(5_000):
+            changes.put([b"x"], 0.0)
+            changes.put([b"x"], 1000.0)
     assert steps() <= 1.2 * small
 
 
