@@ -52,9 +52,19 @@ static void resend_interrupts(tri_ticker *ticker) {
     if (host->detach != NULL) host->detach(host->context, ticker->host);
 }
 
+/* One tick. Whether there is work for another. */
+static bool tick(tri_ticker *ticker) {
+    tri_scheduler *scheduler = &ticker->engine->scheduler;
+    return tri_scheduler_tick(scheduler, tri_clock_monotonic()) ||
+           atomic_load(&scheduler->marked) > 0;
+}
+
 /* Whether to go on. Sleeps until the next timer, or one tick while there is work. */
-static bool sleep(tri_ticker *ticker, bool ticking, uint64_t now) {
-    uint64_t until = ticking ? now + TICK : TR_FOREVER;
+static bool sleep(tri_ticker *ticker, bool ticking) {
+    uint64_t until = ticking ? tri_clock_monotonic() + TICK : TR_FOREVER;
+    atomic_store(&ticker->asleep, !ticking);
+    /* Work that was queued before `asleep` was set poked nobody: look again. */
+    if (!ticking && tick(ticker)) return true;
     pthread_mutex_lock(&ticker->lock);
     bool go_on = !ticker->ending;
     if (!ticker->engine->options.virtual_time) {
@@ -62,7 +72,6 @@ static bool sleep(tri_ticker *ticker, bool ticking, uint64_t now) {
         if (next < until) until = next;
     }
     atomic_store(&ticker->sleeps_until, until);
-    atomic_store(&ticker->asleep, !ticking);
     pthread_mutex_unlock(&ticker->lock);
     if (go_on) tri_parker_park(&ticker->parker, until);
     return go_on;
@@ -73,14 +82,11 @@ static void *ticker_main(void *argument) {
     tr_engine *engine = ticker->engine;
     uint32_t quiet = 0, ticks = 0;
     for (;;) {
-        uint64_t now = tri_clock_now(&engine->clock);
-        if (!engine->options.virtual_time) tri_ticker_fire(ticker, now);
+        if (!engine->options.virtual_time) tri_ticker_fire(ticker, tri_clock_monotonic());
+        quiet = tick(ticker) ? 0 : quiet + 1;
         bool marked = atomic_load(&engine->scheduler.marked) > 0;
-        bool busy = tri_scheduler_tick(&engine->scheduler, now) || marked;
-        quiet = busy ? 0 : quiet + 1;
         if (marked && ++ticks % INTERRUPT_EVERY == 0) resend_interrupts(ticker);
-        if (engine->options.virtual_time) now = tri_clock_monotonic();
-        if (!sleep(ticker, quiet < QUIET_TICKS, now)) break;
+        if (!sleep(ticker, quiet < QUIET_TICKS)) break;
     }
     if (ticker->host != NULL) engine->host.thread_stop(engine->host.context, ticker->host);
     return NULL;
@@ -188,13 +194,18 @@ static int64_t left(tr_timer *timer) {
     return left > INT64_MAX ? INT64_MAX : (int64_t)left;
 }
 
+/* A timer to a process that ended counts as gone (O67), though it leaves the wheel only when it is due. */
+static bool has_receiver(tr_timer *timer) {
+    return timer->name != NULL || tr_alive(timer->engine, timer->pid);
+}
+
 int64_t tr_timer_cancel(tr_timer *timer) {
     tri_ticker *ticker = &timer->engine->ticker;
     pthread_mutex_lock(&ticker->lock);
     bool pending = tri_wheel_remove(&ticker->wheel, &timer->node);
     pthread_mutex_unlock(&ticker->lock);
     if (!pending) return -1;
-    int64_t result = left(timer);
+    int64_t result = has_receiver(timer) ? left(timer) : -1;
     timer_release(timer);
     return result;
 }
@@ -204,7 +215,7 @@ int64_t tr_timer_remaining(tr_timer *timer) {
     pthread_mutex_lock(&ticker->lock);
     bool pending = tri_timer_pending(&timer->node);
     pthread_mutex_unlock(&ticker->lock);
-    return pending ? left(timer) : -1;
+    return pending && has_receiver(timer) ? left(timer) : -1;
 }
 
 void tr_timer_release(tr_timer *timer) { timer_release(timer); }

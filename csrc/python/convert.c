@@ -71,14 +71,20 @@ tr_reason *tr_reason_from_python(tr_state *state, tr_engine *engine, PyObject *r
 
 /* ---- Messages -----------------------------------------------------------------------------------*/
 
+/* The label of a monitor is the name or Pid that Down carries, or the pair (tag, that) below. */
 static PyObject *down_to_python(tr_state *state, tr_message *message) {
+    PyObject *label = message->term, *tag = NULL, *down = NULL;
+    if (label != NULL && PyTuple_CheckExact(label)) {
+        tag = PyTuple_GET_ITEM(label, 0);
+        label = PyTuple_GET_ITEM(label, 1);
+    }
     PyObject *ref = tr_ref_object_new(state, message->ref);
-    PyObject *who = message->term != NULL ? Py_NewRef((PyObject *)message->term)
-                                          : tr_pid_new(state, message->from);
+    PyObject *who = label != NULL ? Py_NewRef(label) : tr_pid_new(state, message->from);
     PyObject *reason = tr_reason_to_python(state, message->reason);
-    PyObject *down = NULL;
     if (ref != NULL && who != NULL && reason != NULL)
-        down = PyObject_CallFunctionObjArgs(state->python.Down, ref, who, reason, NULL);
+        down = tag != NULL ? PyTuple_Pack(4, tag, ref, who, reason) /* O56 */
+                           : PyObject_CallFunctionObjArgs(state->python.Down, ref, who, reason,
+                                                          NULL);
     Py_XDECREF(ref);
     Py_XDECREF(who);
     Py_XDECREF(reason);
@@ -86,7 +92,8 @@ static PyObject *down_to_python(tr_state *state, tr_message *message) {
 }
 
 static PyObject *exit_to_python(tr_state *state, tr_message *message) {
-    PyObject *who = tr_pid_new(state, message->from);
+    PyObject *who = message->term != NULL ? Py_NewRef((PyObject *)message->term)
+                                          : tr_pid_new(state, message->from);
     PyObject *reason = tr_reason_to_python(state, message->reason);
     PyObject *exit = NULL;
     if (who != NULL && reason != NULL)
@@ -142,10 +149,26 @@ static int pid_of(tr_state *state, tr_pid_object *object, tr_pid *pid) {
     return -1;
 }
 
+/* Of a Pid or a handle. 1; 0 if the object is neither; -1 with an exception. */
+static int find_pid(tr_state *state, PyObject *object, tr_pid *pid) {
+    if (Py_TYPE(object) == state->Pid)
+        return pid_of(state, (tr_pid_object *)object, pid) == 0 ? 1 : -1;
+    PyObject *inner = PyObject_GetAttr(object, state->texts.pid);
+    if (inner == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    int found = 0;
+    if (Py_TYPE(inner) == state->Pid)
+        found = pid_of(state, (tr_pid_object *)inner, pid) == 0 ? 1 : -1;
+    Py_DECREF(inner);
+    return found;
+}
+
 int tr_destination(tr_state *state, tr_engine *engine, PyObject *dest, tr_pid *pid,
                    PyObject **name) {
     *name = NULL;
-    if (Py_TYPE(dest) == state->Pid) return pid_of(state, (tr_pid_object *)dest, pid);
     if (PyUnicode_Check(dest)) {
         const char *text = tr_name(dest, "dest");
         if (text == NULL) return -1;
@@ -153,17 +176,18 @@ int tr_destination(tr_state *state, tr_engine *engine, PyObject *dest, tr_pid *p
         *name = dest;
         return 0;
     }
-    PyObject *handle = PyObject_GetAttr(dest, state->texts.pid);
-    if (handle != NULL && Py_TYPE(handle) == state->Pid) {
-        int result = pid_of(state, (tr_pid_object *)handle, pid);
-        Py_DECREF(handle);
-        return result;
-    }
-    Py_XDECREF(handle);
-    PyErr_Clear();
-    PyErr_Format(PyExc_TypeError, "dest: expected a Pid, a registered name or a handle, got %R",
-                 dest);
-    return -1;
+    int found = find_pid(state, dest, pid);
+    if (found == 0)
+        PyErr_Format(PyExc_TypeError,
+                     "dest: expected a Pid, a registered name or a handle, got %R", dest);
+    return found > 0 ? 0 : -1;
+}
+
+int tr_only_pid(tr_state *state, PyObject *object, tr_pid *pid) {
+    int found = find_pid(state, object, pid);
+    if (found == 0)
+        PyErr_Format(PyExc_TypeError, "pid: expected a Pid or a handle, got %R", object);
+    return found > 0 ? 0 : -1;
 }
 
 /* ---- Times and names ----------------------------------------------------------------------------*/
@@ -205,9 +229,10 @@ const char *tr_name(PyObject *object, const char *argument) {
     }
     const char *text = PyUnicode_AsUTF8AndSize(object, &size);
     if (text == NULL) return NULL;
-    if (size == 0 || (Py_ssize_t)strlen(text) != size) {
-        PyErr_Format(PyExc_ValueError, "%s: expected a non-empty str without NUL, got %R", argument,
-                     object);
+    if (size == 0 || size > TR_NAME_MAX || (Py_ssize_t)strlen(text) != size) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s: expected a non-empty str without NUL of at most %d bytes, got %R",
+                     argument, TR_NAME_MAX, object);
         return NULL;
     }
     return text;

@@ -291,29 +291,20 @@ static PyObject *py_trap_exit(PyObject *module, PyObject *flag) {
 
 /* ---- Links and monitors -------------------------------------------------------------------------*/
 
-/* A Pid where a name is not allowed (O39). */
-static int only_pid(tr_state *state, tr_engine *engine, PyObject *object, tr_pid *pid) {
-    PyObject *name;
-    if (PyUnicode_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "pid: expected a Pid, got the name %R", object);
-        return -1;
-    }
-    return tr_destination(state, engine, object, pid, &name);
-}
-
 static PyObject *py_link(PyObject *module, PyObject *object) {
     tr_state *state;
     tr_engine *engine;
     tr_pid pid;
     tr_process *self = here(module, &state, &engine);
-    if (self == NULL || only_pid(state, engine, object, &pid) != 0) return NULL;
+    if (self == NULL || tr_only_pid(state, object, &pid) != 0) return NULL;
     int result = pid == 0 ? TR_EDEAD : tr_link(self, pid);
     if (result == TR_OK) Py_RETURN_TRUE;
     if (result != TR_EDEAD) return tr_raise_code(state, result);
     if (!tr_traps_exit(self)) return tr_raise(state, "noproc", object);
     tr_message *message = tr_message_new(TR_MESSAGE_EXIT);
     if (message == NULL) return PyErr_NoMemory();
-    message->from = ((tr_pid_object *)object)->pid;
+    message->from = pid;
+    if (Py_TYPE(object) == state->Pid) message->term = Py_NewRef(object); /* as it was given */
     message->reason = tr_reason_constant(TR_NOPROC);
     tr_send_message(engine, tr_process_pid(self), message);
     Py_RETURN_TRUE;
@@ -324,21 +315,36 @@ static PyObject *py_unlink(PyObject *module, PyObject *object) {
     tr_engine *engine;
     tr_pid pid;
     tr_process *self = here(module, &state, &engine);
-    if (self == NULL || only_pid(state, engine, object, &pid) != 0) return NULL;
+    if (self == NULL || tr_only_pid(state, object, &pid) != 0) return NULL;
     if (pid != 0) tr_unlink(self, pid);
     Py_RETURN_TRUE;
 }
 
-static PyObject *py_monitor(PyObject *module, PyObject *dest) {
+/* What Down carries when that is not the Pid: a name, a Pid of an engine that is gone, a tag with either
+ * (see down_to_python). NULL without an exception when the Pid will do. */
+static PyObject *monitor_label(tr_state *state, PyObject *dest, PyObject *name, tr_pid pid,
+                               PyObject *tag) {
+    bool as_given = name != NULL || pid == 0;
+    if (tag == Py_None) return as_given ? Py_NewRef(dest) : NULL;
+    PyObject *who = as_given ? Py_NewRef(dest) : tr_pid_new(state, pid);
+    PyObject *label = who == NULL ? NULL : PyTuple_Pack(2, tag, who);
+    Py_XDECREF(who);
+    return label;
+}
+
+static PyObject *py_monitor(PyObject *module, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"", "tag", NULL};
     tr_state *state;
     tr_engine *engine;
     tr_pid pid;
     tr_ref ref;
-    PyObject *name;
+    PyObject *dest, *name, *tag = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|$O:monitor", names, &dest, &tag))
+        return NULL;
     tr_process *self = here(module, &state, &engine);
     if (self == NULL || tr_destination(state, engine, dest, &pid, &name) != 0) return NULL;
-    /* A pid of an engine that is gone, too, is given back as it came. */
-    PyObject *label = name != NULL || pid == 0 ? Py_NewRef(dest) : NULL;
+    PyObject *label = monitor_label(state, dest, name, pid, tag);
+    if (label == NULL && PyErr_Occurred()) return NULL;
     int result = tr_monitor(self, pid, label, &ref);
     return result == TR_OK ? tr_ref_object_new(state, ref) : tr_raise_code(state, result);
 }
@@ -364,13 +370,12 @@ static PyObject *py_demonitor(PyObject *module, PyObject *args, PyObject *keywor
 
 PyObject *tr_do_exit(tr_state *state, PyObject *dest, PyObject *reason) {
     tr_engine *engine = tr_engine_get(state);
+    tr_process *self = engine == NULL ? NULL : tr_current(state, engine); /* Exit tells who it was */
     tr_pid pid;
-    if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
-    if (only_pid(state, engine, dest, &pid) != 0) return NULL;
+    if (self == NULL || tr_only_pid(state, dest, &pid) != 0) return NULL;
     tr_reason *owned = tr_reason_from_python(state, engine, reason);
     if (owned == NULL) return NULL;
-    tr_process *self = tr_self_or_null(engine);
-    tr_exit(engine, self == NULL ? 0 : tr_process_pid(self), pid, owned);
+    tr_exit(engine, tr_process_pid(self), pid, owned);
     /* Signals to oneself take effect before this returns (O28, O29). */
     if (tr_check_alive(state, engine) != 0) return NULL;
     Py_RETURN_TRUE;
@@ -379,10 +384,7 @@ PyObject *tr_do_exit(tr_state *state, PyObject *dest, PyObject *reason) {
 static PyObject *py_exit(PyObject *module, PyObject *args) {
     PyObject *pid, *reason;
     if (!PyArg_ParseTuple(args, "OO:exit", &pid, &reason)) return NULL;
-    tr_state *state;
-    tr_engine *engine;
-    if (here(module, &state, &engine) == NULL) return NULL; /* Exit carries who sent it */
-    return tr_do_exit(state, pid, reason);
+    return tr_do_exit(tr_state_of(module), pid, reason);
 }
 
 /* ---- Names --------------------------------------------------------------------------------------*/
@@ -399,7 +401,7 @@ static PyObject *py_register(PyObject *module, PyObject *args, PyObject *keyword
     tr_process *self = text == NULL ? NULL : here(module, &state, &engine);
     if (self == NULL) return NULL;
     pid = tr_process_pid(self);
-    if (object != Py_None && only_pid(state, engine, object, &pid) != 0) return NULL;
+    if (object != Py_None && tr_only_pid(state, object, &pid) != 0) return NULL;
     int result = tr_register(engine, text, pid, &holder);
     if (result == TR_EDEAD) {
         PyErr_Format(PyExc_ValueError, "pid: expected a running process, got %R", object);
@@ -565,8 +567,8 @@ PyMethodDef tr_process_functions[] = {
      "link($module, pid, /)\n--\n\nTie the caller and `pid` together: each hears of the other's "
      "end."},
     {"unlink", py_unlink, METH_O, "unlink($module, pid, /)\n--\n\nUndo link."},
-    {"monitor", py_monitor, METH_O,
-     "monitor($module, dest, /)\n--\n\nAsk for a Down when the process ends. Returns a Ref."},
+    {"monitor", (PyCFunction)(void (*)(void))py_monitor, METH_VARARGS | METH_KEYWORDS,
+     "monitor($module, dest, /, *, tag=None)\n--\n\nAsk for a Down when the process ends."},
     {"demonitor", (PyCFunction)(void (*)(void))py_demonitor, METH_VARARGS | METH_KEYWORDS,
      "demonitor($module, ref, flush=False, info=False)\n--\n\nUndo monitor."},
     {"exit", py_exit, METH_VARARGS,

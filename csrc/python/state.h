@@ -106,11 +106,16 @@ PyObject *tr_message_object(tr_state *state, tr_message *message);
 int tr_destination(tr_state *state, tr_engine *engine, PyObject *dest, tr_pid *pid,
                    PyObject **name);
 
+/* A Pid or a handle, where a name is not allowed (O39); *pid as above. */
+int tr_only_pid(tr_state *state, PyObject *object, tr_pid *pid);
+
 /* Seconds to nanoseconds. None is TR_FOREVER when allowed. -1 with TypeError or ValueError. */
 int tr_seconds(PyObject *object, const char *argument, bool none_allowed, uint64_t *nanoseconds);
 uint64_t tr_deadline(tr_engine *engine, uint64_t nanoseconds);
 
-/* A name: a non-empty str without NUL. Borrowed UTF-8 or NULL with an exception. */
+/* A name: a non-empty str without NUL, at most TR_NAME_MAX bytes as UTF-8, so that it fits wherever the core
+ * copies one. Borrowed UTF-8 or NULL with an exception. */
+enum { TR_NAME_MAX = 255 };
 const char *tr_name(PyObject *object, const char *argument);
 
 /* ---- pid.c --------------------------------------------------------------------------------------*/

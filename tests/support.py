@@ -1,0 +1,15 @@
+"""What several test files need."""
+
+import time
+from collections.abc import Callable
+
+LIMIT = 60.0
+"""Seconds for what takes a few milliseconds: a wait that reaches it is a failure."""
+
+
+def eventually(condition: Callable[[], object], limit: float = LIMIT) -> None:
+    """Wait until a condition holds that nobody announces."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.001)
