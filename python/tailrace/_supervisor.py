@@ -37,9 +37,9 @@ class Supervisor:
     >>> class Disk(tr.GenServer):
     ...     def handle_cast(self, request):
     ...         raise OSError(request)
-    >>> supervisor = tr.Supervisor.start_link([Disk], strategy="one_for_one")
+    >>> supervisor = tr.Supervisor.start_link([Disk.child_spec(id="disk")], "one_for_one")
     >>> [(child.id, child.pid.alive) for child in supervisor.which_children()]
-    [(<class 'Disk'>, True)]
+    [('disk', True)]
     >>> supervisor.count_children().active
     1
     >>> supervisor.stop()

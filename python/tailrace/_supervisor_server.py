@@ -163,6 +163,8 @@ class SupervisorServer(GenServer):
         """Try a start again; other requests are logged and dropped."""
         if not isinstance(request, _Retry):
             return super().handle_info(request)
+        if _engine_stops():
+            return Stop("shutdown")
         _ok(lib.tr_supervisor_retry(self.table, request.child, _now()))
         return self.go_on()
 
@@ -194,6 +196,8 @@ class SupervisorServer(GenServer):
         _ok(code)
         child = self.children[number[0]]
         child.pid = None
+        if _engine_stops():
+            return Stop("shutdown")
         if not _is_clean(reason):
             again = "not restarted" if child.spec.restart == "temporary" else "to be restarted"
             self.log(logging.WARNING, child, f"{pid!r} ended, {again}: {short(reason)}")
@@ -377,7 +381,10 @@ class SupervisorServer(GenServer):
     def log(
         self, level: int, child: _Child, what: str, raised: BaseException | None = None
     ) -> None:
-        """Log something about a child; its own crash was logged where it happened."""
+        """Log something about a child; its own crash was logged where it happened. What happens
+        because the engine ends all processes is no news."""
+        if _engine_stops():
+            return
         logger.log(
             level,
             "supervisor %r, child %s: %s",
@@ -415,6 +422,11 @@ def _ok(code: int) -> None:
 
 def _now() -> int:
     return cast(int, lib.tr_now(address()))
+
+
+def _engine_stops() -> bool:
+    """Whether the engine is ending all processes; then nothing is restarted."""
+    return bool(lib.tr_engine_stopping(address()))
 
 
 def _is_clean(reason: object) -> bool:

@@ -7,6 +7,8 @@ real processes.
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -613,6 +615,21 @@ def test_a_supervisor_killed_half_way_leaves_no_orphan_O169() -> None:
     slow.set()
     for ref in refs:
         assert tr.receive(ref, timeout=LIMIT).reason in ("killed", "shutdown")
+
+
+def test_a_program_ends_quietly_with_its_supervisors_alive() -> None:
+    """The engine ends children before their supervisors: that is no reason to restart them."""
+    program = """
+import tailrace as tr
+class Worker(tr.GenServer):
+    pass
+inner = tr.Supervisor.child_spec([Worker.child_spec(id=i) for i in range(20)], id="inner")
+tr.Supervisor.start_link([inner, Worker])
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 # ---- Automatic shutdown -------------------------------------------------------------------------
