@@ -7,11 +7,13 @@ real processes.
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -630,6 +632,19 @@ tr.Supervisor.start_link([inner, Worker])
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_the_document_runs_as_it_stands() -> None:
+    document = Path(__file__).parents[2] / "docs" / "supervisors.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", document.read_text(), re.M | re.S)
+    ended = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)], capture_output=True, text=True, timeout=LIMIT
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == [
+        "['cache', <class '__main__.Refresher'>]",
+        "ChildCount(specs=1, active=1, supervisors=0, workers=1)",
+    ]
 
 
 # ---- Automatic shutdown -------------------------------------------------------------------------
