@@ -12,7 +12,7 @@
 #include <structmember.h>
 
 static tr_message_state *state_of(PyObject *self) {
-    return tr_message_state_of(PyType_GetModule(Py_TYPE(self)));
+    return ((message_object *)self)->state;
 }
 
 /* ---- Life --------------------------------------------------------------------------------------- */
@@ -48,6 +48,7 @@ PyObject *tr_message_new_object(tr_message_state *state, PyObject *data, PyObjec
     message_object *self = allocate(state);
     if (!self)
         return NULL;
+    self->state = state;
     self->data = Py_NewRef(data);
     self->acknowledger = Py_XNewRef(acknowledger);
     self->metadata = self->batcher = self->batch_key = self->reason = NULL;
@@ -79,14 +80,28 @@ static int message_clear(PyObject *object) {
     return 0;
 }
 
-static void message_dealloc(PyObject *object) {
-    PyObject_GC_UnTrack(object);
-    Py_TRASHCAN_BEGIN(object, message_dealloc)
+static void drop(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     tr_message_state *state = state_of(object);
     message_clear(object);
     release_memory(state, (message_object *)object);
     Py_DECREF(type);
+}
+
+/* Whether dropping the message could drop other messages, and so on for ever. */
+static bool may_be_deep(const message_object *self) {
+    return (self->data && PyObject_IS_GC(self->data)) || self->metadata || self->reason ||
+           self->batch_key;
+}
+
+static void message_dealloc(PyObject *object) {
+    PyObject_GC_UnTrack(object);
+    if (!may_be_deep((message_object *)object)) {
+        drop(object);
+        return;
+    }
+    Py_TRASHCAN_BEGIN(object, message_dealloc)
+    drop(object);
     Py_TRASHCAN_END
 }
 

@@ -23,6 +23,7 @@ enum { MESSAGE_OK, MESSAGE_FAILED, MESSAGE_EXCEPTION };
 
 typedef struct message_object {
     PyObject_HEAD
+    struct tr_message_state *state; /* of the module, which the type keeps alive */
     PyObject *data;         /* owned; NULL only after `del message.data` */
     PyObject *metadata;     /* owned dict; NULL until somebody looks */
     PyObject *acknowledger; /* owned triple; NULL: nobody is told */
@@ -34,7 +35,8 @@ typedef struct message_object {
     bool flush;             /* batch mode */
 } message_object;
 
-#define MESSAGE_FREE_LIST 512
+/* As many as a few workers hold at a max_demand of 1000; 100 bytes each. */
+#define MESSAGE_FREE_LIST 4096
 
 typedef struct tr_message_state {
     PyTypeObject *message_type; /* all owned */

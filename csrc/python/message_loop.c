@@ -461,7 +461,8 @@ static PyObject *pull(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     iternextfunc next = Py_TYPE(args[0])->tp_iternext;
     int64_t started = coarse_now();
-    for (Py_ssize_t i = 0; i < wanted; i++) {
+    Py_ssize_t look = 1; /* at the clock, before so many items: 1, 2, 4, 8, then each 8th */
+    for (Py_ssize_t i = 1; i <= wanted; i++) {
         PyObject *item = next(args[0]);
         if (!item) {
             if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_StopIteration))
@@ -475,8 +476,11 @@ static PyObject *pull(PyObject *module, PyObject *const *args, Py_ssize_t count)
         Py_XDECREF(item);
         if (failed)
             return NULL;
-        if (coarse_now() - started >= patience)
-            break;
+        if (i == look) {
+            if (coarse_now() - started >= patience)
+                break;
+            look += look < 8 ? look : 8;
+        }
     }
     Py_RETURN_FALSE;
 }

@@ -185,8 +185,8 @@ def _check_batch_size(path: str, value: object) -> None:
         _check_arguments(path, value[1], 2)
     elif not isinstance(value, int) or isinstance(value, bool):
         raise check.wrong_type(path, expected, value)
-    elif value < 1:
-        raise check.wrong_value(path, expected, value)
+    else:
+        check.integer(path, value, 1)
 
 
 def _check_arguments(path: str, value: object, count: int) -> None:
