@@ -24,10 +24,20 @@ void tr_release_deferred(tr_state *state) {
     }
 }
 
+/* Not PyGILState_Check, which always says yes once a program has made a sub-interpreter. */
+static bool is_attached(void) {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyThreadState *current = PyThreadState_GetUnchecked();
+#else
+    PyThreadState *current = _PyThreadState_UncheckedGet(); /* 3.11: of whoever holds the lock */
+#endif
+    return current != NULL && current == PyGILState_GetThisThreadState();
+}
+
 static void host_release(void *context, tr_term term) {
     tr_state *state = context;
     if (atomic_load(&state->closed)) return; /* too late: the objects go with the interpreter */
-    if (PyGILState_Check()) {
+    if (is_attached()) {
         Py_DECREF((PyObject *)term);
         return;
     }
