@@ -33,14 +33,14 @@ LEFT_OUT = ("__pycache__", "site-packages")
 class Archive(tr.Pipeline):
     """The pipeline: what happens to one file, and to a group of finished ones."""
 
-    processors = tr.Processors(concurrency=WORKERS, max_demand=8)
+    processors = tr.Processors(concurrency=WORKERS, max_demand=2)
     batchers = {"manifest": tr.Batcher(batch_size=100, batch_timeout=0.5)}
     opens = 0.0  # no upload begins before this time: one gate for all processors
 
     def handle_message(self, message: tr.Message) -> tr.Message:
         """Archive one file. When this raises, the queue delivers the item again a little later."""
         content = self.context.source(message.data).read_bytes()
-        packed = gzip.compress(content, compresslevel=6, mtime=0)
+        packed = gzip.compress(content, compresslevel=1, mtime=0)
         self.upload(f"{message.data}.gz", packed)
         message.data = (message.data, sha256(content).hexdigest(), len(content), len(packed))
         return message.to("manifest")
@@ -71,8 +71,7 @@ class Job:
 
     def __init__(self, folder: Path, work: Path) -> None:
         work.mkdir(parents=True, exist_ok=True)
-        self.folder, self.work = folder, work
-        self.killed: list[str] = []
+        self.folder, self.work, self.killed = folder, work, list[str]()
         self.sql("CREATE TABLE IF NOT EXISTS archive (id INTEGER PRIMARY KEY, folder BLOB)")
         self.sql("CREATE TABLE IF NOT EXISTS object (name TEXT PRIMARY KEY, sha256, size, packed)")
         self.sql("INSERT OR IGNORE INTO archive VALUES (1, ?)", [(os.fsencode(folder),)])
@@ -113,15 +112,16 @@ class Job:
             return set()
 
 
-def kill_workers(pipeline: str, killed: list[str]) -> None:
+def kill_workers(pipeline: str, killed: list[str], pause: float = 0.5) -> None:
     """Chaos: kill a processor, the batcher or its batch processor, again and again."""
-    names = [f"Processor_default_{i}" for i in range(WORKERS)]
-    names += ["Batcher_manifest", "BatchProcessor_manifest_0"]
+    workers = ["Processor_default_{}", "Batcher_manifest", "BatchProcessor_manifest_0"]
     while True:
-        tr.sleep(random.uniform(0.3, 1.5))
-        if pid := tr.whereis(f"{pipeline}.{random.choice(names)}"):
-            killed.append(str(pid))
+        tr.sleep(pause)
+        worker = random.choice(workers).format(random.randrange(WORKERS))
+        if pid := tr.whereis(f"{pipeline}.{worker}"):
+            killed.append(worker)
             tr.exit(pid, "kill")
+        pause = random.expovariate(0.5)
 
 
 def run(job: Job, queue: tr.producers.Queue, chaos: bool) -> None:
