@@ -65,6 +65,7 @@ from ._pipeline_options import (
     RateLimit,
     Retry,
 )
+from ._multi_call import abcast, multi_call
 from ._process import (
     ProcessInfo,
     process_info,
@@ -147,6 +148,7 @@ __all__ = [
     "Supervisor",
     "SystemLimit",
     "Timer",
+    "abcast",
     "ack_now",
     "async_info",
     "async_resubscribe",
@@ -160,6 +162,7 @@ __all__ = [
     "exit",
     "link",
     "monitor",
+    "multi_call",
     "process_info",
     "processes",
     "producers",
