@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import _core, _validate
+from ._actions import Down
 from ._process import receive
 
 
@@ -23,8 +24,13 @@ def _ask(collector: _core.Pid, index: int, dest: Any, request: Any, left: float 
         collector.send((index, True, answer))
 
 
-def _collect(dests: list[Any], request: Any, timeout: float | None) -> None:
-    _, caller, _ = receive()  # what multi_call calls with
+def _collect(asker: _core.Pid, dests: list[Any], request: Any, timeout: float | None) -> None:
+    watch = _core.monitor(asker)
+    question = receive()
+    if isinstance(question, Down):
+        return
+    _core.demonitor(watch, flush=True)
+    caller = question[1]
     deadline = None if timeout is None else time.monotonic() + timeout
     answers: dict[int, Any] = {}
     for index, dest in enumerate(dests):
@@ -72,7 +78,7 @@ def multi_call(
     >>> echo.stop()
     """
     _validate.optional_seconds("timeout", timeout)
-    collector = _core.spawn_link(_collect, list(dests), request, timeout)
+    collector = _core.spawn(_collect, _core.self(), list(dests), request, timeout)
     result: tuple[list[tuple[Any, Any]], list[Any]] = _core.call(collector, "collect", None)
     return result
 

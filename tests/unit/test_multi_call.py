@@ -46,6 +46,13 @@ def test_o121_late_servers_are_bad_and_late_answers_reach_nobody() -> None:
     quick.stop()
 
 
+def test_o121_a_caller_that_traps_exits_finds_nothing_in_its_mailbox() -> None:
+    before = tr.trap_exit()
+    assert tr.multi_call(["nobody"], "x") == ([], ["nobody"])
+    assert tr.receive(timeout=0, default=None) is None
+    tr.trap_exit(before)
+
+
 def test_o121_nobody_to_ask() -> None:
     assert tr.multi_call([], "x") == ([], [])
 
