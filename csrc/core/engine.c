@@ -34,7 +34,10 @@ tr_engine *tr_engine_new(const tr_options *options, const tr_host *host) {
     if (tri_bonds_init(&engine->bonds) != TR_OK) goto fail_table;
     if (tri_scheduler_init(&engine->scheduler, engine) != TR_OK) goto fail_bonds;
     if (tri_ticker_init(&engine->ticker, engine) != TR_OK) goto fail_scheduler;
+    if (pthread_mutex_init(&engine->stop_lock, NULL) != 0) goto fail_ticker;
     return engine;
+fail_ticker:
+    tri_ticker_fini(&engine->ticker);
 fail_scheduler:
     tri_scheduler_fini(&engine->scheduler);
 fail_bonds:
@@ -52,6 +55,7 @@ void tri_engine_retain(tr_engine *engine) {
 
 void tri_engine_release(tr_engine *engine) {
     if (atomic_fetch_sub_explicit(&engine->references, 1, memory_order_acq_rel) != 1) return;
+    pthread_mutex_destroy(&engine->stop_lock);
     tri_ticker_fini(&engine->ticker);
     tri_scheduler_fini(&engine->scheduler);
     tri_bonds_fini(&engine->bonds);
@@ -67,25 +71,43 @@ void tr_engine_free(tr_engine *engine) {
 
 /* ---- Stop ---------------------------------------------------------------------------------------*/
 
-/* Send an exit signal to every process that the engine runs, newest first. How many there are. */
-static size_t signal_all(tr_engine *engine, int kind) {
-    size_t count = tr_processes(engine, NULL, 0);
-    tr_pid *pids = malloc((count + 1) * sizeof *pids);
-    if (pids == NULL) return count;
-    size_t listed = tr_processes(engine, pids, count), running = 0;
-    if (listed < count) count = listed;
-    while (count-- > 0) {
-        tr_process *process = tr_process_acquire(engine, pids[count]);
+typedef struct condemned {
+    tr_pid pid, parent;
+    uint32_t age; /* spawns since */
+} condemned;
+
+static int by_age(const void *one, const void *other) {
+    const condemned *a = one, *b = other;
+    return (a->age > b->age) - (a->age < b->age);
+}
+
+/* The living processes that the engine runs, newest first; *count of them. NULL when memory is short. */
+static condemned *list_all(tr_engine *engine, size_t *count) {
+    size_t size = tr_processes(engine, NULL, 0);
+    tr_pid *pids = malloc((size + 1) * sizeof *pids);
+    condemned *list = malloc((size + 1) * sizeof *list);
+    size_t listed = pids == NULL ? 0 : tr_processes(engine, pids, size);
+    uint32_t now = (uint32_t)atomic_load(&engine->table.spawned);
+    *count = 0;
+    for (size_t i = 0; list != NULL && i < listed && i < size; i++) {
+        tr_process *process = tr_process_acquire(engine, pids[i]);
         if (process == NULL) continue;
-        bool ours = process->kind != TR_KIND_THREAD_OWN;
-        tr_pid parent = process->parent;
+        if (process->kind != TR_KIND_THREAD_OWN)
+            list[(*count)++] = (condemned){pids[i], process->parent, now - process->born};
         tr_process_release(process);
-        if (!ours) continue;
-        running++;
-        tr_exit(engine, parent, pids[count], tr_reason_constant(kind));
     }
     free(pids);
-    return running;
+    if (list != NULL) qsort(list, *count, sizeof *list, by_age);
+    return list;
+}
+
+/* Send each an exit signal, as from its parent. */
+static void signal_all(tr_engine *engine, int kind) {
+    size_t count;
+    condemned *list = list_all(engine, &count);
+    for (size_t i = 0; i < count; i++)
+        tr_exit(engine, list[i].parent, list[i].pid, tr_reason_constant(kind));
+    free(list);
 }
 
 /* Foreign threads' processes end with their threads, not here. */
@@ -101,14 +123,17 @@ static void wait_until_drained(tr_engine *engine, uint64_t deadline) {
 
 int tr_engine_stop(tr_engine *engine, uint64_t deadline) {
     if (atomic_load(&engine->forked)) return 0;
-    if (!atomic_exchange(&engine->stopping, true) && signal_all(engine, TR_SHUTDOWN) > 0) {
+    pthread_mutex_lock(&engine->stop_lock);
+    if (!atomic_exchange(&engine->stopping, true)) {
+        signal_all(engine, TR_SHUTDOWN);
         wait_until_drained(engine, deadline);
-        if (signal_all(engine, TR_KILL) > 0)
-            wait_until_drained(engine, tri_clock_monotonic() + HALF_A_SECOND);
+        signal_all(engine, TR_KILL);
+        wait_until_drained(engine, tri_clock_monotonic() + HALF_A_SECOND);
     }
     uint32_t left =
         tri_scheduler_end(&engine->scheduler, tri_clock_monotonic() + HALF_A_SECOND);
     tri_ticker_end(&engine->ticker);
+    pthread_mutex_unlock(&engine->stop_lock);
     return (int)left;
 }
 

@@ -31,6 +31,7 @@ struct tr_engine {
     tri_clock clock;
     _Atomic uint32_t references; /* the owner, and each foreign thread that has a process here */
     _Atomic bool stopping;       /* no new process; set once */
+    pthread_mutex_t stop_lock;   /* who stops; never taken while another lock is held */
     _Atomic bool forked;         /* this is the child's copy: nothing of it may be used */
     _Atomic uint64_t last_ref;
     tri_table table;

@@ -95,46 +95,77 @@ static void go_idle(tri_scheduler *s, tri_worker *worker) {
     s->idle_count++;
 }
 
-/* A worker for `role`: an idle one, or a new one; NULL at the limit. What it needs outside the lock is
- * done by tri_worker_start. */
-static tri_worker *assign(tri_scheduler *s, int role) {
+/* An idle worker, or a new one; NULL at the limit. What it needs outside the lock is done by
+ * tri_worker_start. */
+static tri_worker *get_worker(tri_scheduler *s) {
     tri_worker *worker = s->idle;
     if (s->ending) return NULL;
     if (worker != NULL) {
         s->idle = worker->next_idle;
         s->idle_count--;
-    } else {
-        worker = s->threads < s->engine->options.max_threads ? tri_worker_new(s) : NULL;
-        if (worker == NULL) {
-            s->limit_hits++;
-            return NULL;
-        }
-        s->threads++;
+        return worker;
     }
-    if (role == TRI_ROLE_CORE)
-        take_core(s, worker);
+    if (s->threads < s->engine->options.max_threads) worker = tri_worker_new(s);
+    if (worker != NULL)
+        s->threads++;
     else
-        atomic_store(&worker->role, role);
+        s->limit_hits++;
     return worker;
 }
 
+static bool core_wants(const tri_scheduler *s) {
+    return s->core_waiting > 0 && s->core_count < s->engine->options.parallel;
+}
+
+/* Processes of the pool may all wait for one of the core, so it must never get the last threads. */
+static bool pool_wants(const tri_scheduler *s) {
+    const tr_options *options = &s->engine->options;
+    uint32_t kept = options->parallel + (options->handoff ? 1 : 0);
+    uint32_t most = options->max_threads > kept ? options->max_threads - kept : 1;
+    return s->elastic.head != NULL && !s->searching &&
+           s->elastic_count + s->detached_count < most;
+}
+
+static void become_searcher(tri_scheduler *s, tri_worker *worker) {
+    atomic_store(&worker->role, TRI_ROLE_ELASTIC);
+    worker->searching = s->searching = true;
+    s->elastic_count++;
+}
+
+static void stop_searching(tri_scheduler *s, tri_worker *worker) {
+    if (worker->searching) worker->searching = s->searching = false;
+}
+
 static tri_worker *want_core(tri_scheduler *s) {
-    bool wanted = s->core_waiting > 0 && s->core_count < s->engine->options.parallel;
-    return wanted ? assign(s, TRI_ROLE_CORE) : NULL;
+    tri_worker *worker = core_wants(s) ? get_worker(s) : NULL;
+    if (worker != NULL) take_core(s, worker);
+    return worker;
 }
 
 static tri_worker *want_searcher(tri_scheduler *s) {
-    if (s->elastic.head == NULL || s->searching) return NULL;
-    tri_worker *worker = assign(s, TRI_ROLE_ELASTIC);
-    if (worker != NULL) worker->searching = s->searching = true;
+    tri_worker *worker = pool_wants(s) ? get_worker(s) : NULL;
+    if (worker != NULL) become_searcher(s, worker);
     return worker;
 }
 
 static tri_worker *want_standby(tri_scheduler *s) {
     if (s->standby || !s->engine->options.handoff || s->core_count == 0) return NULL;
-    tri_worker *worker = assign(s, TRI_ROLE_STANDBY);
-    s->standby = worker != NULL;
+    tri_worker *worker = get_worker(s);
+    if (worker == NULL) return NULL;
+    atomic_store(&worker->role, TRI_ROLE_STANDBY);
+    s->standby = true;
     return worker;
+}
+
+/* The worker's role is over: it goes where it is wanted, which may have been refused for want of
+ * threads before, or sleeps. */
+static void retire(tri_scheduler *s, tri_worker *worker) {
+    if (core_wants(s))
+        take_core(s, worker);
+    else if (pool_wants(s))
+        become_searcher(s, worker);
+    else
+        go_idle(s, worker);
 }
 
 static void start(tri_scheduler *s, tri_worker *worker) {
@@ -148,10 +179,13 @@ void tri_scheduler_start_failed(tri_scheduler *s, tri_worker *worker) {
     int role = atomic_load(&worker->role);
     if (role == TRI_ROLE_CORE) leave_core(s, worker, TRI_ROLE_GONE);
     if (role == TRI_ROLE_STANDBY) s->standby = false;
-    if (worker->searching) worker->searching = s->searching = false;
+    if (role == TRI_ROLE_ELASTIC) s->elastic_count--;
+    stop_searching(s, worker);
+    worker->started = false;
     atomic_store(&worker->role, TRI_ROLE_GONE);
     s->threads--;
     s->limit_hits++;
+    tri_parker_unpark(&s->stopper);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -188,10 +222,7 @@ tr_process *tri_scheduler_next_core(tri_scheduler *s, tri_worker *worker) {
     pthread_mutex_lock(&s->lock);
     if (atomic_load(&worker->role) == TRI_ROLE_DETACHED) {
         s->detached_count--;
-        if (s->core_waiting > 0 && s->core_count < s->engine->options.parallel)
-            take_core(s, worker);
-        else
-            go_idle(s, worker);
+        retire(s, worker);
     }
     if (atomic_load(&worker->role) == TRI_ROLE_CORE) {
         push_woken(s, worker);
@@ -200,7 +231,7 @@ tr_process *tri_scheduler_next_core(tri_scheduler *s, tri_worker *worker) {
             s->core_waiting--;
         } else {
             leave_core(s, worker, TRI_ROLE_IDLE);
-            go_idle(s, worker);
+            retire(s, worker);
         }
     }
     pthread_mutex_unlock(&s->lock);
@@ -211,13 +242,14 @@ tr_process *tri_scheduler_next_elastic(tri_scheduler *s, tri_worker *worker) {
     tr_process *process = NULL;
     tri_worker *searcher = NULL;
     pthread_mutex_lock(&s->lock);
-    if (worker->searching) worker->searching = s->searching = false;
+    stop_searching(s, worker);
     if (s->elastic.head != NULL) {
         process = pop(&s->elastic);
         s->elastic_taken++;
         searcher = want_searcher(s);
     } else {
-        go_idle(s, worker);
+        s->elastic_count--;
+        retire(s, worker);
     }
     pthread_mutex_unlock(&s->lock);
     start(s, searcher);
@@ -237,7 +269,7 @@ void tri_scheduler_watch(tri_scheduler *s, tri_glimpse *glimpse) {
     pthread_mutex_lock(&s->lock);
     glimpse->worker = s->active;
     glimpse->serial = s->active == NULL ? 0 : atomic_load(&s->active->serial);
-    glimpse->time = tri_clock_now(&s->engine->clock);
+    glimpse->time = tri_clock_monotonic();
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -252,7 +284,7 @@ static bool is_stuck(tri_scheduler *s, const tri_glimpse *before, uint64_t now) 
 int tri_scheduler_stand_by(tri_scheduler *s, tri_worker *worker, const tri_glimpse *before) {
     int decision = TRI_STANDBY_AGAIN;
     tri_worker *next = NULL;
-    uint64_t now = tri_clock_now(&s->engine->clock);
+    uint64_t now = tri_clock_monotonic();
     pthread_mutex_lock(&s->lock);
     if (s->active != NULL && is_stuck(s, before, now)) {
         leave_core(s, s->active, TRI_ROLE_DETACHED);
@@ -266,7 +298,7 @@ int tri_scheduler_stand_by(tri_scheduler *s, tri_worker *worker, const tri_glimp
         decision = TRI_STANDBY_TAKE;
     } else if (s->core_count == 0 || now > s->standby_until || s->ending) {
         s->standby = false;
-        go_idle(s, worker);
+        retire(s, worker);
         decision = TRI_STANDBY_RETIRE;
     }
     pthread_mutex_unlock(&s->lock);
@@ -331,7 +363,11 @@ bool tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
  * to it and MARKED after. Only the worker sets and clears the process; whoever wants to interrupt it
  * moves process -> process|BUSY -> process|MARKED, so that an interrupt meant for one process can
  * not hit the next: the worker waits for BUSY to pass (a few instructions) and takes back what was
- * MARKED and did not arrive. */
+ * MARKED and did not arrive. None is missed: the ender sets DEAD and then looks at the target, the worker
+ * sets the target and then looks at DEAD. A process that was ended while its worker ran an inner one
+ * (tr_spawn with enter) is interrupted when the inner one is left. Interrupts are sent by attached
+ * threads; while the engine stops, which is done by a detached one, it only marks, and the ticker, which
+ * sends all again every few milliseconds, attaches itself. */
 
 enum { BUSY = 1, MARKED = 2 };
 
@@ -355,17 +391,21 @@ void tri_scheduler_enter(tr_process *process) {
     if (worker != NULL) set_target(worker, process);
 }
 
-void tri_scheduler_leave(tr_process *process, tr_process *outer) {
-    tri_worker *worker = atomic_load(&process->worker);
-    if (worker != NULL) set_target(worker, outer);
-}
-
-static void send_interrupt(tr_engine *engine, tri_worker *worker, uintptr_t from) {
+static void send_interrupt(tr_engine *engine, tri_worker *worker, uintptr_t from, bool attached) {
     uintptr_t process = from & ~(uintptr_t)(BUSY | MARKED);
     if (!atomic_compare_exchange_strong(&worker->target, &from, process | BUSY)) return;
     if ((from & MARKED) == 0) atomic_fetch_add(&engine->scheduler.marked, 1);
-    engine->host.interrupt(engine->host.context, worker->host);
+    if (attached) engine->host.interrupt(engine->host.context, worker->host);
     atomic_store(&worker->target, process | MARKED);
+}
+
+void tri_scheduler_leave(tr_process *process, tr_process *outer) {
+    tr_engine *engine = process->engine;
+    tri_worker *worker = atomic_load(&process->worker);
+    if (worker == NULL) return;
+    set_target(worker, outer);
+    if (outer != NULL && tri_is_dead(outer) && engine->host.interrupt != NULL)
+        send_interrupt(engine, worker, (uintptr_t)outer, true);
 }
 
 void tri_scheduler_interrupt(tr_process *dead) {
@@ -374,7 +414,7 @@ void tri_scheduler_interrupt(tr_process *dead) {
     if (worker == NULL || engine->host.interrupt == NULL) return;
     tri_thread *here = tri_thread_here_or_null(engine);
     if (here != NULL && here->worker == worker) return; /* it is us: we return by ourselves */
-    send_interrupt(engine, worker, (uintptr_t)dead);
+    send_interrupt(engine, worker, (uintptr_t)dead, !atomic_load(&engine->stopping));
     tri_ticker_poke(&engine->ticker);
 }
 
@@ -383,7 +423,7 @@ void tri_scheduler_interrupt_again(tri_scheduler *s) {
     for (; worker != NULL; worker = worker->next) {
         uintptr_t target = atomic_load(&worker->target);
         if ((target & MARKED) != 0 && (target & BUSY) == 0)
-            send_interrupt(s->engine, worker, target);
+            send_interrupt(s->engine, worker, target, true);
     }
 }
 

@@ -23,9 +23,17 @@
  *
  * The elastic pool grows by one searcher at a time: a worker that took a process starts the next
  * searcher before it runs it, so functions that do not block share one thread and functions that
- * do get one each, up to the limit.
+ * do get one each, up to the limit, of which the core keeps its share: processes of the pool may all
+ * wait for one of the core's.
  *
  * A wait inside a callback gives the place away first (tri_scheduler_before_wait).
+ *
+ * Roles. A worker gets a role while it is IDLE, from whoever has work, under `lock`, and is woken after it: the
+ * token waits if it does not sleep yet, or not any more, and a token too many costs it one look. Only
+ * its own thread ends a role, under `lock` too, and at once takes the next that is wanted (`retire`), so that
+ * work is either taken by somebody who holds a role or finds an idle worker or a free place when it is
+ * queued: nobody goes idle beside waiting work. The one exception is CORE -> DETACHED, which others do;
+ * the worker sees it after the callback. An idle worker ends only under `lock`, by leaving the idle list.
  *
  * Who may touch what: queues, roles and lists under `lock`. A worker reads its own role without it,
  * after each callback. `serial` is written by its worker, odd while inside the host's code and larger
@@ -90,7 +98,7 @@ typedef struct tri_scheduler {
     _Atomic(tri_worker *) workers; /* only grows */
     tri_worker *idle;
     tri_worker *active; /* with one place: who has it */
-    uint32_t threads, idle_count, core_count, detached_count;
+    uint32_t threads, idle_count, core_count, elastic_count, detached_count;
     bool searching, standby, ending;
     bool was_busy; /* the core, at the last tick */
     uint64_t standby_until;

@@ -53,6 +53,7 @@ static tri_thread *record_new(void) {
 
 tri_thread *tri_thread_here(tr_engine *engine) {
     if (here != NULL && here->engine == engine) return here;
+    if (here != NULL && here->worker != NULL) return NULL;
     if (here != NULL) {
         detach_engine(here); /* it belonged to an engine that was stopped */
     } else {
@@ -87,7 +88,8 @@ static tr_process *own_process(tri_thread *thread) {
 tr_process *tr_self(tr_engine *engine) {
     tri_thread *thread = tri_thread_here(engine);
     if (thread == NULL) return NULL;
-    return thread->current != NULL ? thread->current : own_process(thread);
+    if (thread->current != NULL || thread->worker != NULL) return thread->current;
+    return own_process(thread);
 }
 
 tr_process *tr_self_or_null(tr_engine *engine) {

@@ -4,7 +4,10 @@
  * worker's record is part of the worker (scheduler.c). A foreign thread, the main thread for one, gets
  * a record when it first uses the engine, with a process of its own that ends, "normal", with the
  * thread; the record holds a reference to the engine until then. Only its thread touches a record,
- * but for the parker. */
+ * but for the parker.
+ *
+ * A worker's record stays its engine's: a worker that was left behind by a stop does not get into another
+ * engine, and between two slices it has no process. */
 #ifndef TRI_THREAD_H
 #define TRI_THREAD_H
 
@@ -21,7 +24,8 @@ typedef struct tri_thread {
     tri_parker parker;
 } tri_thread;
 
-/* The record of this thread for this engine; made if it has none. NULL when memory is short. */
+/* The record of this thread for this engine; made if it has none. NULL when memory is short, or on a
+ * worker of another engine. */
 tri_thread *tri_thread_here(tr_engine *engine);
 tri_thread *tri_thread_here_or_null(tr_engine *engine);
 /* For a worker, whose record lies elsewhere. */

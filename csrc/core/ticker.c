@@ -165,13 +165,14 @@ static void fire(tri_timer *node) {
 int tr_timer_start(tr_engine *engine, tr_pid pid, const char *name, tr_message *message,
                    uint64_t deadline, tr_timer **out) {
     tri_ticker *ticker = &engine->ticker;
-    tr_timer *timer = calloc(1, sizeof *timer);
+    bool stopped = atomic_load(&engine->stopping);
+    tr_timer *timer = stopped ? NULL : calloc(1, sizeof *timer);
     char *copy = name != NULL ? strdup(name) : NULL;
     if (timer == NULL || (name != NULL && copy == NULL)) {
         free(timer);
         free(copy);
         tr_message_free(engine, message);
-        return TR_ENOMEM;
+        return stopped ? TR_ESTOPPED : TR_ENOMEM;
     }
     *timer = (tr_timer){.node.fire = fire, .engine = engine, .pid = pid, .name = copy,
                         .message = message, .references = 2};

@@ -7,7 +7,10 @@
 #include "engine.h"
 
 tri_worker *tri_worker_new(tri_scheduler *scheduler) {
-    tri_worker *worker = calloc(1, sizeof *worker);
+    tri_worker *worker = atomic_load(&scheduler->workers);
+    for (; worker != NULL; worker = worker->next)
+        if (atomic_load(&worker->role) == TRI_ROLE_GONE) return worker;
+    worker = calloc(1, sizeof *worker);
     if (worker == NULL) return NULL;
     if (tri_parker_init(&worker->wake) != TR_OK) goto fail;
     if (tri_parker_init(&worker->thread.parker) != TR_OK) goto fail_wake;
@@ -43,7 +46,6 @@ static void add(_Atomic uint64_t *number, uint64_t n) {
 
 static uint64_t handle_messages(tri_worker *worker, tr_process *process) {
     tr_engine *engine = worker->thread.engine;
-    int role = atomic_load_explicit(&worker->role, memory_order_relaxed);
     uint64_t handled = 0;
     atomic_store_explicit(&worker->preempt, false, memory_order_relaxed);
     while (handled < TRI_SLICE) {
@@ -55,7 +57,7 @@ static uint64_t handle_messages(tri_worker *worker, tr_process *process) {
         add(&worker->serial, 2);
         if (tri_is_dead(process)) break;
         if (atomic_load_explicit(&worker->preempt, memory_order_relaxed)) break;
-        if (atomic_load_explicit(&worker->role, memory_order_relaxed) != role) break;
+        if (atomic_load_explicit(&worker->role, memory_order_relaxed) == TRI_ROLE_DETACHED) break;
     }
     return handled;
 }
@@ -71,7 +73,8 @@ static void run_slice(tri_worker *worker, tr_process *process) {
     uint64_t handled = 1;
     add(&worker->serial, 1);
     process->thread = &worker->thread;
-    atomic_store_explicit(&process->worker, worker, memory_order_relaxed);
+    if (atomic_load_explicit(&process->worker, memory_order_relaxed) != worker)
+        atomic_store(&process->worker, worker);
     worker->thread.current = process;
     /* It was QUEUED, which is as good as RUNNING for everybody else. */
     atomic_store_explicit(&process->run, TRI_RUNNING, memory_order_release);
@@ -85,13 +88,11 @@ static void run_slice(tri_worker *worker, tr_process *process) {
         if (behaviour->end != NULL) behaviour->end(process, process->state);
     }
     tri_scheduler_leave(process, NULL);
-    uint32_t reductions = atomic_load_explicit(&process->reductions, memory_order_relaxed);
-    atomic_store_explicit(&process->reductions, reductions + (uint32_t)handled,
-                          memory_order_relaxed);
-    worker->thread.current = NULL;
+    add(&process->reductions, handled);
     if (atomic_load(&engine->forked) && engine->host.forked != NULL)
         engine->host.forked(engine->host.context);
-    tri_yield(process);
+    tri_yield(process); /* still current: what a burial runs, runs as the dead process */
+    worker->thread.current = NULL;
     add(&worker->slices, 1);
     add(&worker->callbacks, handled);
     add(&worker->serial, 1);
@@ -112,10 +113,10 @@ static void attach_elastic(tri_worker *worker) {
     tr_engine *engine = worker->thread.engine;
     for (;;) {
         uint64_t taken = tri_scheduler_elastic_taken(&engine->scheduler);
-        uint64_t since = tri_clock_now(&engine->clock);
+        uint64_t since = tri_clock_monotonic();
         attach(worker);
         if (!engine->options.handoff) return;
-        uint64_t waited = tri_clock_now(&engine->clock) - since;
+        uint64_t waited = tri_clock_monotonic() - since;
         if (waited < engine->options.switch_interval / 10 * 8) return;
         if (tri_scheduler_elastic_taken(&engine->scheduler) == taken) return;
         if (atomic_load(&engine->stopping)) return;

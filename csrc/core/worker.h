@@ -24,7 +24,7 @@ tri_worker *tri_worker_new(tri_scheduler *scheduler);
 /* Wake it, or start its thread. */
 void tri_worker_start(tri_worker *worker);
 
-/* scheduler.c. The next process, or NULL when the role is over (the worker is then IDLE). */
+/* scheduler.c. The next process, or NULL when the role is over (the worker then has its next one). */
 tr_process *tri_scheduler_next_core(tri_scheduler *scheduler, tri_worker *worker);
 tr_process *tri_scheduler_next_elastic(tri_scheduler *scheduler, tri_worker *worker);
 uint64_t tri_scheduler_elastic_taken(tri_scheduler *scheduler);

@@ -7,7 +7,7 @@
  * this file as it stands.
  *
  * Conventions. Functions return TR_OK (0) or a negative TR_E code. Times are nanoseconds of
- * CLOCK_MONOTONIC; TR_FOREVER is no limit. Unless a paragraph says otherwise a function may be
+ * CLOCK_MONOTONIC, or of the virtual clock; TR_FOREVER is no limit. Unless a paragraph says otherwise a function may be
  * called from any thread, never blocks, and never calls the host while it holds a lock. */
 #ifndef TAILRACE_H
 #define TAILRACE_H
@@ -182,10 +182,11 @@ typedef struct tr_counters {
 /* Make an engine. No thread is started before there is work. NULL when memory is short. */
 tr_engine *tr_engine_new(const tr_options *options, const tr_host *host);
 
-/* Refuse new processes, end all processes with TR_SHUTDOWN, newest first, wait until `deadline`,
- * then kill what is left, wait half a second more, and end the threads. Detached callers only (the
- * host must be able to run meanwhile). Returns the number of threads that had to be left behind
- * because their callback did not return; the engine must then not be freed. Idempotent. */
+/* Refuse new processes, end all processes with TR_SHUTDOWN, newest first, wait until `deadline`
+ * (of CLOCK_MONOTONIC, under virtual time too), then kill what is left, wait half a second more, and
+ * end the threads. Detached callers only (the host must be able to run meanwhile), and not one of the
+ * engine's own processes. Returns the number of threads that had to be left behind because their
+ * callback did not return; the engine must then not be freed. A second caller waits for the first. */
 int tr_engine_stop(tr_engine *engine, uint64_t deadline);
 
 /* Free a stopped engine that left no thread behind. */
@@ -219,7 +220,8 @@ typedef struct tr_spawn_options {
 } tr_spawn_options;
 
 /* Make a process. Takes over `state`, also on failure (behaviour->release). With `enter` the new
- * process becomes the calling thread's current process and receives nothing until tr_leave.
+ * process becomes the calling thread's current process and receives nothing until tr_leave. It may be
+ * dead already when this returns (tr_process_is_dead), ended together with its parent.
  * On TR_ENAME *pid is the holder of the name. Attached callers only. */
 int tr_spawn(tr_engine *engine, const tr_spawn_options *options, const tr_behaviour *behaviour,
              void *state, tr_pid *pid, tr_ref *ref);
@@ -232,7 +234,7 @@ void tr_leave(tr_engine *engine);
 bool tr_on_engine_thread(tr_engine *engine);
 
 /* The process of the calling thread; a foreign thread gets one of its own on first use. NULL when
- * memory is short or the engine is stopping. */
+ * memory is short, when the engine is stopping, or on an engine's thread that runs no process of it. */
 tr_process *tr_self(tr_engine *engine);
 /* The same without making one. */
 tr_process *tr_self_or_null(tr_engine *engine);
@@ -249,7 +251,8 @@ tr_reason *tr_process_reason(tr_process *process);
 /* For a foreign thread whose process was ended: forget it, so that tr_self makes a fresh one. */
 void tr_self_renew(tr_engine *engine);
 
-/* Borrow another process's state for a moment: NULL if dead, else call tr_process_release after. */
+/* Look at another process for a moment: NULL if dead, else call tr_process_release after. What never
+ * changes (pid, parent, kind, behaviour) may be read; its state may be released at any time. */
 tr_process *tr_process_acquire(tr_engine *engine, tr_pid pid);
 void tr_process_release(tr_process *process);
 
@@ -365,10 +368,11 @@ typedef struct tr_timer tr_timer;
 
 /* Send `message` to `pid`, or to the then holder of `name`, at `deadline`. Takes over the message.
  * A timer to a pid is dropped when that process ends (at the latest when it is due). The caller owns
- * one reference to *timer and gives it back with tr_timer_release, which does not cancel. */
+ * one reference to *timer and gives it back with tr_timer_release, which does not cancel. TR_ENOMEM,
+ * TR_ESTOPPED. */
 int tr_timer_start(tr_engine *engine, tr_pid pid, const char *name, tr_message *message,
                    uint64_t deadline, tr_timer **timer);
-/* Nanoseconds that were left, or -1 if it had fired or was cancelled. */
+/* Nanoseconds that were left, or -1 if it had fired, was cancelled, or its process has ended. */
 int64_t tr_timer_cancel(tr_timer *timer);
 int64_t tr_timer_remaining(tr_timer *timer);
 void tr_timer_release(tr_timer *timer);
