@@ -165,12 +165,14 @@ class Producer(_StageBase):
     >>> class Reporter(tr.Consumer):
     ...     def handle_events(self, events, sender):
     ...         me.send(events)
+    ...         return tr.Stop("normal")
     >>> counter = Counter.start_link(7)
     >>> reporter = Reporter.start_link(
-    ...     options=tr.StageOptions(subscribe_to=[(counter, {"max_demand": 4})]))
+    ...     options=tr.StageOptions(subscribe_to=[(counter, {"max_demand": 4})])
+    ... )
     >>> tr.receive(timeout=5)
     [7, 8]
-    >>> reporter.stop(); counter.stop()
+    >>> counter.stop()
     """
 
     _kind = "Producer"
