@@ -105,6 +105,7 @@ PyObject *tr_await_answer(tr_state *state, tr_engine *engine, tr_process *self, 
     }
     /* An exception or our own end counts, even when the answer was faster. */
     Py_XDECREF((PyObject *)reply);
+    if (result == -2 && *reason != NULL) return NULL; /* its end was ours, too */
     tr_reason_release(*reason);
     *reason = NULL;
     if (result == -2) tr_current(state, engine);
@@ -168,6 +169,11 @@ static PyObject *ask(tr_state *state, PyObject *dest, uint32_t kind, tr_term ter
         return PyErr_Occurred() ? NULL : raise_refused(state, result, &options, dest);
     PyObject *reply = tr_await_answer(state, engine, self, deadline, ended, &timed_out);
     if (timed_out) tr_raise(state, "call_timeout", dest);
+    if (*ended != NULL && tr_process_is_dead(self)) {
+        tr_reason_release(*ended);
+        *ended = NULL;
+        tr_current(state, engine);
+    }
     return reply;
 }
 
@@ -188,7 +194,9 @@ PyObject *tr_do_call(tr_state *state, PyObject *dest, PyObject *request, PyObjec
 static bool same_reason(tr_reason *wanted, tr_reason *got) {
     if (tr_reason_kind(wanted) != tr_reason_kind(got)) return false;
     if (tr_reason_kind(wanted) <= TR_TIMEOUT) return true;
-    return PyObject_RichCompareBool(tr_reason_term(wanted), tr_reason_term(got), Py_EQ) == 1;
+    int equal = PyObject_RichCompareBool(tr_reason_term(wanted), tr_reason_term(got), Py_EQ);
+    if (equal < 0) PyErr_Clear(); /* what cannot be compared is not what was wanted */
+    return equal == 1;
 }
 
 PyObject *tr_do_stop(tr_state *state, PyObject *dest, PyObject *reason, PyObject *timeout) {
@@ -207,7 +215,6 @@ PyObject *tr_do_stop(tr_state *state, PyObject *dest, PyObject *reason, PyObject
     if (ended == NULL) return reply; /* an exception; a stop request is never answered */
     if (!as_wanted) return raise_ended(state, ended);
     tr_reason_release(ended);
-    if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
 

@@ -600,9 +600,24 @@ static void handle_init(tr_process *self, tr_server *server, tr_message *message
         return;
     }
     PyObject *answer = status == INIT_IGNORE ? state->python.IGNORE : Py_None;
-    if (status == INIT_IGNORE)
-        end_quietly(self, engine, tr_reason_constant(TR_NORMAL), true);
+    if (status == INIT_IGNORE && tr_process_parent(self) != 0)
+        tr_unlink(self, tr_process_parent(self));
     tr_reply(engine, message->from, message->ref, Py_NewRef(answer));
+    if (status == INIT_IGNORE) tr_exit_self(self, tr_reason_constant(TR_NORMAL));
+}
+
+/* The server has answered IGNORE and is about to end: be told when it has, as it is by a start that runs
+ * init itself. -1 with an exception. */
+static int await_end(tr_state *state, tr_engine *engine, tr_process *self, tr_pid pid) {
+    tr_call_options options = {.kind = TR_MESSAGE_STOP, .reason = tr_reason_constant(TR_NORMAL)};
+    tr_reason *ended = NULL;
+    bool timed_out;
+    int result = tr_call(self, pid, &options);
+    if (result == TR_EDEAD) return 0;
+    if (result == TR_OK) tr_await_answer(state, engine, self, TR_FOREVER, &ended, &timed_out);
+    tr_reason_release(ended);
+    if (result != TR_OK) tr_raise_code(state, result);
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 static PyObject *start_there(tr_state *state, tr_engine *engine, tr_pid pid, uint64_t nanoseconds) {
@@ -622,9 +637,10 @@ static PyObject *start_there(tr_state *state, tr_engine *engine, tr_pid pid, uin
         if (timed_out) tr_raise(state, "start_error", state->texts.timeout);
         return NULL;
     }
-    if (answer == state->python.IGNORE) return answer;
+    if (answer == state->python.IGNORE && await_end(state, engine, self, pid) == 0) return answer;
+    bool runs = answer != state->python.IGNORE;
     Py_DECREF(answer);
-    return tr_pid_new(state, pid);
+    return runs ? tr_pid_new(state, pid) : NULL;
 }
 
 PyObject *tr_server_start(PyObject *module, PyObject *args, const tr_server_extension *extend,

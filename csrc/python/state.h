@@ -162,7 +162,8 @@ PyObject *tr_do_request(tr_state *state, PyObject *dest, uint32_t kind, PyObject
 PyObject *tr_do_stop(tr_state *state, PyObject *dest, PyObject *reason, PyObject *timeout);
 PyObject *tr_do_exit(tr_state *state, PyObject *dest, PyObject *reason);
 /* Wait for the answer of a call that was sent. New reference; or NULL with *reason set (owned: the
- * callee ended), or NULL with *timed_out, or NULL with an exception. */
+ * callee ended; which may have ended the caller, too), or NULL with *timed_out, or NULL with an
+ * exception. */
 PyObject *tr_await_answer(tr_state *state, tr_engine *engine, tr_process *self, uint64_t deadline,
                           tr_reason **reason, bool *timed_out);
 /* Wait detached; on the main thread in steps, running signal handlers between them. 0, 1 on timeout, -1

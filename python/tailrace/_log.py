@@ -26,6 +26,5 @@ def crash(pid: Pid, what: str, message: Any, cause: Any) -> None:
     """Log the end of a process: who, in which callback, with which message, why."""
     traceback = cause if isinstance(cause, BaseException) else None
     about = "" if message is None else f", message {short(message)}"
-    logger.error(
-        "process %r ended in %s%s: %s", pid, what, about, short(cause), exc_info=traceback
-    )
+    who = repr(pid)  # now: it loses its name before a slow handler looks at it
+    logger.error("process %s ended in %s%s: %s", who, what, about, short(cause), exc_info=traceback)

@@ -56,6 +56,7 @@ class GenServer:
     @classmethod
     def start_link(
         cls,
+        /,
         *args: Any,
         name: str | None = None,
         timeout: float | None = None,
@@ -88,6 +89,7 @@ class GenServer:
     @classmethod
     def start(
         cls,
+        /,
         *args: Any,
         name: str | None = None,
         timeout: float | None = None,
@@ -104,6 +106,7 @@ class GenServer:
     @classmethod
     def child_spec(
         cls,
+        /,
         *args: Any,
         id: Hashable = None,
         restart: Restart = "permanent",
@@ -136,8 +139,8 @@ class GenServer:
     def handle_info(self, message: Any) -> Any:
         """Handle any other message. Without this callback it is logged and dropped."""
         logger.warning(
-            "process %r (%s) has no handle_info; dropped message %s",
-            _core.self(),
+            "process %s (%s) has no handle_info; dropped message %s",
+            repr(_core.self()),
             type(self).__qualname__,
             short(message),
         )
@@ -150,8 +153,8 @@ class GenServer:
     def handle_timeout(self) -> Any:
         """No message came within the `timeout=` of the last action."""
         logger.warning(
-            "process %r (%s) has no handle_timeout; a timeout passed",
-            _core.self(),
+            "process %s (%s) has no handle_timeout; a timeout passed",
+            repr(_core.self()),
             type(self).__qualname__,
         )
         return None
