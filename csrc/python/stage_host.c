@@ -206,7 +206,10 @@ static void log_in_python(py_stage *self, const char *what, PyObject *who, uint6
     if (pid != NULL && who != NULL && detail != NULL)
         done = PyObject_CallFunction(self->state->stage->python.log, "sOOKKO", what, pid, who,
                                      (unsigned long long)count, (unsigned long long)limit, detail);
-    if (done == NULL) PyErr_WriteUnraisable(pid); /* a broken log handler must not end more */
+    if (done == NULL && tr_process_is_dead(self->self))
+        PyErr_Clear(); /* killed in the middle of it */
+    else if (done == NULL)
+        PyErr_WriteUnraisable(pid); /* a broken log handler must not end more */
     Py_XDECREF(done);
     Py_XDECREF(pid);
     Py_XDECREF(who);

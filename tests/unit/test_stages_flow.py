@@ -1,4 +1,4 @@
-"""What flows between stages: demand, events, infos, modes, ends (stages.md sections 3, 5 to 11.1)."""
+"""What flows between stages: demand, events, infos, modes, ends (stages.md sections 3, 5 to 11)."""
 
 import logging
 from typing import Any
