@@ -2,7 +2,7 @@
 
 import threading
 
-from support import LIMIT
+from support import LIMIT, eventually
 
 import tailrace as tr
 
@@ -34,7 +34,6 @@ def acks(ref, count):
     return found
 
 
-
 class Log:
     """An acknowledger that writes down what it is told, and lets a test wait for it."""
 
@@ -61,3 +60,15 @@ class Log:
 def messages(log, data, ref="r"):
     """Messages that tell `log` how they end."""
     return [tr.Message(each, None, (log, ref, None)) for each in data]
+
+
+def settled(grows):
+    """Wait until a list that has begun to grow does so no more: a hundred looks without a change."""
+    looks = [0, 0]  # without a change; length at the last one
+
+    def quiet():
+        looks[0] = looks[0] + 1 if looks[1] == len(grows) > 0 else 0
+        looks[1] = len(grows)
+        return looks[0] >= 100
+
+    eventually(quiet)

@@ -19,6 +19,7 @@ All are registered, each as <name>.<its name here>.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from . import _core
@@ -26,6 +27,7 @@ from ._actions import Exit, Stop
 from ._batcher import BatcherWorker, BatchProcessor
 from ._child_spec import ChildSpec
 from ._drain import Terminator
+from ._errors import NoProcess
 from ._pipeline_processor import LastProcessor, Processor
 from ._pipeline_producer import Broken, Exhausted, ProducerWorker
 from ._pipeline_state import Shared
@@ -78,7 +80,8 @@ class Top(GenServer):
         """Stop the tree; the terminator in it drains."""
         self.shared.stopping = True
         if self.supervisor is not None:
-            self.supervisor.stop("shutdown")
+            with contextlib.suppress(NoProcess):  # it has ended by itself meanwhile
+                self.supervisor.stop("shutdown")
 
 
 def children(shared: Shared) -> list[ChildSpec]:

@@ -47,7 +47,10 @@ class RateLimiter(GenServer):
         self.timer: Any = None
 
     def handle_cast(self, producer: Any) -> None:
-        """Note a producer that waits."""
+        """Note a producer that waits, unless a window has begun since it found its gate closed."""
+        if self.window.left(_core.now()):
+            _core.send(producer, OPENED)
+            return
         self.waiting.add(producer)
         if self.timer is None:
             self.set_timer()
