@@ -1,7 +1,8 @@
 /* stage_request.c: what the package's _stages.py is made of: starting stages, asking them for things
  * from outside, and the functions that carry such a request out inside the stage's process.
  *
- * From outside (any thread): start_stage, stage_ask, stage_cancel, stage_call, stage_cast.
+ * From outside (any thread): start_stage, stage_check, stage_ask, stage_cancel, stage_call,
+ * stage_cast.
  * Inside, while a request or the start is handled: stage_subscribe, stage_unsubscribe, stage_info,
  * stage_accumulate, stage_buffered, stage_stop. They refuse any other caller. */
 #include "stage.h"
@@ -98,15 +99,24 @@ static bool may_be_stage(tr_engine *engine, tr_pid pid) {
     return answer;
 }
 
-/* Where a request goes; TypeError for what is no stage. *pid is 0 if there is no such process. */
-static tr_engine *request_destination(tr_state *state, PyObject *dest, tr_pid *pid) {
+/* Find a stage; TypeError for another process. *pid is 0 if there is no such process. */
+static tr_engine *stage_destination(tr_state *state, const char *argument, PyObject *dest,
+                                    tr_pid *pid) {
     tr_engine *engine = tr_engine_get(state);
-    PyObject *name;
     if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
-    if (tr_destination(state, engine, dest, pid, &name) != 0) return NULL;
+    if (pid_of(state, engine, dest, pid) != 0) return NULL;
     if (*pid == 0 || may_be_stage(engine, *pid)) return engine;
-    PyErr_Format(PyExc_TypeError, "stage: expected a stage, got the other process %R", dest);
+    PyErr_Format(PyExc_TypeError, "%s: expected a stage, got the other process %R", argument, dest);
     return NULL;
+}
+
+static PyObject *stage_check(PyObject *module, PyObject *args) {
+    const char *argument;
+    PyObject *dest;
+    tr_pid pid;
+    if (!PyArg_ParseTuple(args, "sO:stage_check", &argument, &dest)) return NULL;
+    if (stage_destination(tr_state_of(module), argument, dest, &pid) == NULL) return NULL;
+    Py_RETURN_NONE;
 }
 
 static PyObject *stage_call(PyObject *module, PyObject *args) {
@@ -114,7 +124,7 @@ static PyObject *stage_call(PyObject *module, PyObject *args) {
     PyObject *dest, *request, *timeout;
     if (!PyArg_ParseTuple(args, "OOO:stage_call", &dest, &request, &timeout)) return NULL;
     tr_pid pid;
-    tr_engine *engine = request_destination(state, dest, &pid);
+    tr_engine *engine = stage_destination(state, "stage", dest, &pid);
     if (engine == NULL) return NULL;
     return tr_do_request(state, dest, STAGE_REQUEST, request, timeout);
 }
@@ -124,7 +134,7 @@ static PyObject *stage_cast(PyObject *module, PyObject *args) {
     PyObject *dest, *request;
     if (!PyArg_ParseTuple(args, "OO:stage_cast", &dest, &request)) return NULL;
     tr_pid pid;
-    tr_engine *engine = request_destination(state, dest, &pid);
+    tr_engine *engine = stage_destination(state, "stage", dest, &pid);
     if (engine == NULL) return NULL;
     if (pid != 0 && tr_send(engine, pid, STAGE_REQUEST, Py_NewRef(request)) == TR_ENOMEM)
         return PyErr_NoMemory();
@@ -245,6 +255,7 @@ PyMethodDef tr_stage_functions[] = {
     {"start_stage", start_stage, METH_VARARGS, "As start_server."},
     {"stage_ask", stage_ask, METH_VARARGS, "stage_ask(producer, tag, count)"},
     {"stage_cancel", stage_cancel, METH_VARARGS, "stage_cancel(producer, tag, reason)"},
+    {"stage_check", stage_check, METH_VARARGS, "stage_check(argument's name, stage)"},
     {"stage_call", stage_call, METH_VARARGS, "stage_call(stage, request, timeout)"},
     {"stage_cast", stage_cast, METH_VARARGS, "stage_cast(stage, request)"},
     {"stage_subscribe", stage_subscribe, METH_VARARGS,

@@ -34,6 +34,8 @@ def find_producer(instance: _Instance, to: Any) -> Any:
             type(instance).__qualname__,
             to,
         )
+    else:
+        _core.stage_check("to", found)
     return found
 
 
@@ -112,7 +114,7 @@ class _Quiet(NamedTuple):
     def answer(self, instance: _Instance) -> None:
         try:
             self.request.answer(instance)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             logger.error("stage %r: %s", _core.self(), error)
 
 
@@ -120,7 +122,7 @@ def answer(instance: _Instance, request: Any) -> tuple[bool, Any]:
     """Carry a request out; what the caller did wrong is for the caller."""
     try:
         return True, request.answer(instance)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         return False, error
 
 

@@ -393,7 +393,7 @@ def test_subscribing_a_producer(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_subscribing_what_is_no_stage() -> None:
     """A plain process, a server: TypeError; nonsense too."""
-    producer = Silent.start_link()
+    producer, consumer = Silent.start_link(), Sink.start_link(tr.self())
 
     class Server(tr.GenServer):
         pass
@@ -403,6 +403,8 @@ def test_subscribing_what_is_no_stage() -> None:
             tr.subscribe(other, producer)
         with pytest.raises(TypeError, match="expected a stage"):
             tr.async_info(other, "hello")
+        with pytest.raises(TypeError, match="to: expected a stage, got the other process"):
+            tr.subscribe(consumer, other)
     for nonsense in (7, None, ["x"]):
         with pytest.raises(TypeError, match="consumer: expected a stage"):
             tr.subscribe(nonsense, producer)
