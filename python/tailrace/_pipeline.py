@@ -305,7 +305,7 @@ class Pipeline:
         shared = handle._shared
         if shared.failure is not None:
             raise shared.failure
-        if not shared.stopping or reason not in ("normal", "shutdown"):
+        if shared.died or reason not in ("normal", "shutdown"):
             raise CallExit(reason)
         ledger = shared.ledger
         return Summary(

@@ -1,7 +1,7 @@
 """What the workers of one pipeline share: its plan, its instance of the user's class, its counts.
 
 Made before the workers start and read by all of them. What changes is the ledger, which is atomic,
-and three marks, each set once, from False to True.
+and a few marks, each set once, from False to True.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Shared:
         self.top: Any = None  # pid of the process above everything
         self.draining = False  # intake has ended: nobody subscribes again
         self.stopping = False  # the workers are being stopped for good
+        self.died = False  # the tree ended by itself, after too many restarts
         self.failure: BaseException | None = None  # what ended the intake
 
     def name(self, base: str) -> str:

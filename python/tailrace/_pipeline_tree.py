@@ -73,6 +73,7 @@ class Top(GenServer):
             return Stop("shutdown")
         elif isinstance(message, Exit) and message.pid == self.supervisor.pid:
             self.supervisor = None
+            self.shared.died = True
             return Stop(message.reason)
         return None
 
