@@ -185,7 +185,8 @@ static PyType_Slot template_slots[] = {
 static PyType_Spec template_spec = {
     .name = "tailrace._core.DispatcherTemplate",
     .basicsize = sizeof(tr_dispatcher_template),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
     .slots = template_slots,
 };
 
