@@ -1,0 +1,437 @@
+"""Kills: dead at once for everybody else, and nobody else is hit (O5, O30, O43).
+
+What is left of a killed process's code is interrupted at its next bytecode; its engine calls raise;
+whatever it returns is dropped; the next process on the same worker never notices.
+"""
+
+import collections
+import contextlib
+import operator
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import LIMIT, eventually
+
+import tailrace as tr
+
+
+class Server(tr.GenServer):
+    """Every request is a function, whose result is the callback's."""
+
+    def handle_call(self, request: Callable[[], Any], caller: tr.From) -> Any:
+        return request()
+
+    def handle_cast(self, request: Callable[[], Any]) -> Any:
+        return request()
+
+
+@pytest.fixture(params=["core", "thread"])
+def scheduler(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def assert_killed(pid: tr.Pid, ref: tr.Ref) -> None:
+    """It is down at once; its code, too, ends soon."""
+    assert tr.receive(ref, timeout=LIMIT) == tr.Down(ref, pid, "killed")
+    assert not pid.alive
+    eventually(lambda: pid not in tr.processes())
+
+
+def running(fn: Callable[[], object], scheduler: str, **options: Any) -> tuple[tr.Pid, tr.Ref]:
+    """A watched process that is in the middle of a function."""
+    ready = threading.Event()
+
+    def run() -> None:
+        ready.set()
+        fn()
+
+    pid, ref = tr.spawn_monitor(run, scheduler=scheduler, **options)
+    assert ready.wait(LIMIT)
+    return pid, ref
+
+
+# ---- In every state -------------------------------------------------------------------------------
+
+
+def test_kill_of_an_idle_server(scheduler: str) -> None:
+    server = Server.start(scheduler=scheduler, name="idle")
+    ref = tr.monitor(server)
+    tr.exit(server, "kill")
+    assert tr.whereis("idle") is None
+    assert_killed(server, ref)
+
+
+def test_kill_of_a_queued_process() -> None:
+    go, ran = threading.Event(), []
+    for priority in ("high", "low"):
+        blockers = [tr.spawn(go.wait, scheduler="core", priority=priority) for _ in range(3)]
+        pid, ref = tr.spawn_monitor(lambda: ran.append(1), scheduler="core", priority="low")
+        tr.exit(pid, "kill")
+        assert tr.receive(ref, timeout=LIMIT).reason in ("killed", "normal")
+        assert blockers
+    go.set()
+
+
+def test_kill_of_a_server_with_a_full_mailbox(scheduler: str) -> None:
+    server = Server.start(scheduler=scheduler)
+    ready, go, handled = threading.Event(), threading.Event(), []
+    server.cast(lambda: (ready.set(), go.wait(), None)[2])
+    assert ready.wait(LIMIT)
+    for n in range(10_000):
+        server.cast(lambda n=n: handled.append(n))
+    ref = tr.monitor(server)
+    tr.exit(server, "kill")
+    assert tr.receive(ref, timeout=LIMIT).reason == "killed"
+    go.set()
+    eventually(lambda: server not in tr.processes())
+    assert handled == []
+
+
+def test_kill_of_a_spinning_process(scheduler: str) -> None:
+    for _ in range(20):
+        assert_killed_after_kill(*running(spin, scheduler))
+
+
+def assert_killed_after_kill(pid: tr.Pid, ref: tr.Ref) -> None:
+    tr.exit(pid, "kill")
+    assert_killed(pid, ref)
+
+
+def test_kill_of_a_spinning_callback(scheduler: str) -> None:
+    for _ in range(20):
+        server, ready = Server.start(scheduler=scheduler), threading.Event()
+        server.cast(lambda ready=ready: (ready.set(), spin()))
+        assert ready.wait(LIMIT)
+        assert_killed_after_kill(server, tr.monitor(server))
+
+
+def test_kill_of_code_that_catches_everything(scheduler: str) -> None:
+    caught: collections.Counter[str] = collections.Counter()
+
+    def stubborn() -> None:
+        for _ in range(3):  # whoever catches Killed for ever is not interrupted for ever
+            try:
+                while True:
+                    pass
+            except BaseException as error:
+                caught[type(error).__name__] += 1
+
+    pid, ref = running(stubborn, scheduler)
+    tr.exit(pid, "kill")
+    assert_killed(pid, ref)
+    assert set(caught) == {"Killed"}
+
+
+def test_killed_passes_by_except_exception(scheduler: str) -> None:
+    seen = []
+
+    def careful() -> None:
+        try:
+            while True:
+                pass
+        except Exception as error:
+            seen.append(error)
+
+    assert_killed_after_kill(*running(careful, scheduler))
+    assert seen == []
+
+
+@pytest.mark.parametrize("wait", [lambda: tr.receive(), lambda: tr.sleep(10**6)])
+def test_kill_of_a_process_that_waits_in_the_engine(
+    scheduler: str, wait: Callable[[], object]
+) -> None:
+    for _ in range(100):
+        assert_killed_after_kill(*running(wait, scheduler))
+
+
+def test_kill_of_a_process_that_waits_in_a_call(scheduler: str) -> None:
+    server = Server.start()
+    go, ready = threading.Event(), threading.Event()
+    server.cast(lambda: (ready.set(), go.wait(), None)[2])
+    assert ready.wait(LIMIT)
+    for _ in range(100):
+        pid, ref = running(lambda: server.call(lambda: 1, timeout=None), scheduler)
+        tr.exit(pid, "kill")
+        assert_killed(pid, ref)
+    go.set()
+    assert server.call(lambda: "lives", timeout=LIMIT) == "lives"
+
+
+def test_kill_of_a_process_in_time_sleep_is_down_before_the_sleep_is_over(scheduler: str) -> None:
+    over = threading.Event()
+    pid, ref = running(lambda: (time.sleep(0.3), over.set()), scheduler, name="sleeper")
+    tr.exit(pid, "kill")
+    assert tr.receive(ref, timeout=LIMIT) == tr.Down(ref, pid, "killed")
+    assert not over.is_set()
+    assert tr.whereis("sleeper") is None
+    eventually(lambda: pid not in tr.processes())
+    assert not over.is_set()
+
+
+def test_kill_of_a_process_in_a_socket(scheduler: str) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        got = []
+        pid, ref = running(lambda: got.append(theirs.recv(1)), scheduler)
+        tr.exit(pid, "kill")
+        assert tr.receive(ref, timeout=LIMIT).reason == "killed"
+        ours.send(b"x")
+        eventually(lambda: pid not in tr.processes())
+        assert got == []
+
+
+# ---- What is left over ----------------------------------------------------------------------------
+
+
+def test_engine_calls_of_leftover_code_raise() -> None:
+    """A finally block that reaches an engine call before the interrupt does."""
+    seen: list[str] = []
+    peer = Server.start()
+    calls: dict[str, Callable[[], object]] = {
+        "self": tr.self,
+        "send": lambda: peer.send(1),
+        "tr.send": lambda: tr.send(peer, 1),
+        "cast": lambda: peer.cast(lambda: seen.append("cast")),
+        "call": lambda: peer.call(lambda: seen.append("call")),
+        "stop": peer.stop,
+        "receive": lambda: tr.receive(timeout=0),
+        "sleep": lambda: tr.sleep(0),
+        "spawn": lambda: tr.spawn(seen.append, "spawn"),
+        "spawn_link": lambda: tr.spawn_link(seen.append, "spawn_link"),
+        "start": Server.start,
+        "link": lambda: tr.link(peer),
+        "unlink": lambda: tr.unlink(peer),
+        "monitor": lambda: tr.monitor(peer),
+        "exit": lambda: tr.exit(peer, "kill"),
+        "Pid.exit": lambda: peer.exit("kill"),
+        "trap_exit": tr.trap_exit,
+        "register": lambda: tr.register("leftover"),
+        "send_after": lambda: tr.send_after(peer, 1, 0),
+        "send_many": lambda: tr.send_many([peer], 1),
+    }
+    me, box = tr.self(), {}
+
+    def run(call: Callable[[], object]) -> None:
+        try:
+            me.send("ready")
+            tr.receive()
+        finally:
+            try:
+                call()
+            except BaseException as error:
+                box["error"] = type(error).__name__
+                raise
+            seen.append("call went through")
+
+    for name, call in calls.items():
+        pid, ref = tr.spawn_monitor(run, call)
+        assert tr.receive(timeout=LIMIT) == "ready"
+        tr.exit(pid, "kill")
+        assert_killed(pid, ref)
+        assert box.get("error", "Killed") == "Killed", name
+    assert seen == []
+    assert peer.alive
+    assert tr.whereis("leftover") is None
+
+
+def test_what_a_killed_callback_returns_is_dropped() -> None:
+    server = Server.start()
+    ready, go = threading.Event(), threading.Event()
+
+    def native() -> Any:
+        ready.set()
+        return go.wait()
+
+    outcome = []
+
+    def call() -> None:
+        try:
+            outcome.append(server.call(native, timeout=None))
+        except tr.CallExit as error:
+            outcome.append(error.reason)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert ready.wait(LIMIT)
+    tr.exit(server, "kill")
+    caller.join(LIMIT)
+    go.set()
+    assert outcome == ["killed"]
+    eventually(lambda: server not in tr.processes())
+
+
+def test_links_monitors_and_names_hear_of_a_kill_while_the_code_still_runs() -> None:
+    go = threading.Event()
+    pid, ref = running(go.wait, "thread", name="stuck")
+    tr.trap_exit()
+    tr.link(pid)
+    tr.exit(pid, "kill")
+    assert {tr.receive(timeout=LIMIT), tr.receive(timeout=LIMIT)} == {
+        tr.Down(ref, pid, "killed"),
+        tr.Exit(pid, "killed"),
+    }
+    assert tr.whereis("stuck") is None
+    replacement = tr.spawn(go.wait, name="stuck")
+    assert tr.whereis("stuck") == replacement
+    assert pid in tr.processes()
+    go.set()
+    tr.receive(tr.monitor(replacement), timeout=LIMIT)
+
+
+# ---- The next one is never hit --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param(lambda: None, id="python function"),
+        pytest.param(operator.not_, id="c callable"),
+        pytest.param(time.sleep, id="c callable that lets the lock go"),
+    ],
+)
+def test_a_kill_never_hits_the_next_process_on_the_worker(
+    scheduler: str, victim: Callable[..., object]
+) -> None:
+    me = tr.self()
+    args = () if victim.__name__ == "<lambda>" else (0,)
+
+    def bystander(n: int) -> None:
+        for _ in range(20):
+            n += 1
+        me.send(n)
+
+    for n in range(3000):
+        pid = tr.spawn(victim, *args, scheduler=scheduler)
+        tr.spawn(bystander, n, scheduler=scheduler)
+        tr.exit(pid, "kill")
+        assert tr.receive(timeout=LIMIT) == n + 20
+
+
+class CServer(tr.GenServer):
+    """A server whose callback is a C callable: no bytecode that an interrupt could arrive at."""
+
+    handle_cast = staticmethod(collections.deque(maxlen=0).append)  # type: ignore[assignment]
+
+
+def test_kills_of_servers_with_c_callbacks_never_hit_their_neighbours() -> None:
+    steady = Server.start()
+    for n in range(3000):
+        victim = CServer.start()
+        for _ in range(3):
+            victim.cast(n)
+        tr.exit(victim, "kill")
+        assert steady.call(lambda n=n: sum(range(n % 50)), timeout=LIMIT) == sum(range(n % 50))
+
+
+def test_kills_from_many_threads_hit_only_their_victims() -> None:
+    steady = [Server.start(scheduler=kind) for kind in ("core", "thread") * 2]
+    stop, failures = threading.Event(), []
+
+    def kill() -> None:
+        try:
+            while not stop.is_set():
+                kind = "core" if len(failures) % 2 else "thread"
+                pid = tr.spawn(sum, range(1000), scheduler=kind)
+                tr.exit(pid, "kill")
+        except BaseException as error:  # whatever it was, it was not for this thread
+            failures.append(error)
+
+    killers = [threading.Thread(target=kill) for _ in range(3)]
+    for killer in killers:
+        killer.start()
+    try:
+        for n in range(10):  # each call waits for its turns among the killers
+            for server in steady:
+                assert server.call(lambda n=n: n, timeout=LIMIT) == n
+    finally:
+        stop.set()
+    for killer in killers:
+        killer.join()
+    assert failures == []
+
+
+def test_a_killer_is_not_hit_by_its_own_kill(scheduler: str) -> None:
+    me = tr.self()
+
+    def killer() -> None:
+        for _ in range(500):
+            child = tr.spawn(spin, scheduler=scheduler)
+            tr.exit(child, "kill")
+        me.send("done")
+
+    tr.spawn(killer, scheduler=scheduler)
+    assert tr.receive(timeout=LIMIT) == "done"
+
+
+def test_a_kill_of_a_server_that_starts_another_does_not_hit_the_other() -> None:
+    """init runs on its starter's thread: a kill of one of the two is not for the other."""
+    started, go = threading.Event(), threading.Event()
+    inner: list[tr.Pid] = []
+
+    class Inner(Server):
+        def init(self) -> None:
+            inner.append(tr.self())
+            started.set()
+            while not go.is_set():
+                pass
+
+    outer = Server.start()
+    outer.cast(lambda: Inner.start() and None)
+    assert started.wait(LIMIT)
+    ref = tr.monitor(outer)
+    tr.exit(outer, "kill")
+    assert tr.receive(ref, timeout=LIMIT).reason == "killed"
+    assert inner[0].alive
+    go.set()
+    eventually(lambda: outer not in tr.processes())
+    assert inner[0].call(lambda: "lives", timeout=LIMIT) == "lives"
+
+
+def test_a_kill_in_init_fails_the_start() -> None:
+    """On a thread that is not the engine's, init is left at its next engine call."""
+    ready = threading.Event()
+
+    class Slow(Server):
+        def init(self) -> None:
+            ready.set()
+            while True:
+                tr.self()
+
+    def kill() -> None:
+        assert ready.wait(LIMIT)
+        tr.exit(tr.whereis("slow"), "kill")
+
+    for limit in (None, LIMIT):
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(tr.StartError) as caught:
+            Slow.start(name="slow", timeout=limit)
+        assert caught.value.reason == "killed"
+        killer.join()
+        ready.clear()
+
+
+def test_context_managers_of_a_killed_process_are_left(scheduler: str) -> None:
+    """Locks that a killed process held by `with` are released when its code unwinds."""
+    lock = threading.Lock()
+
+    def hold() -> None:
+        with lock, contextlib.suppress(ValueError):
+            spin()
+
+    for _ in range(20):
+        pid, ref = running(hold, scheduler)
+        eventually(lock.locked)
+        tr.exit(pid, "kill")
+        assert_killed(pid, ref)
+        assert lock.acquire(timeout=LIMIT)
+        lock.release()
