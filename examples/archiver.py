@@ -130,7 +130,7 @@ def run(job: Job, queue: tr.producers.Queue, chaos: bool) -> None:
     pipeline = Archive.start_link(producer=queue, context=job, max_restarts=1_000_000)
     if chaos:
         tr.spawn(kill_workers, pipeline.name, job.killed)
-    period, form = (0.5, "\r\x1b[K{}") if sys.stderr.isatty() else (3.0, "{}\n")
+    period, form = (0.5, "\x1b[?7l{}\x1b[K\x1b[?7h\r") if sys.stderr.isatty() else (3.0, "{}\n")
     ended, begin = tr.monitor(pipeline.pid), time.monotonic()
     try:
         while tr.receive(ended, timeout=period, default=None) is None:
@@ -141,8 +141,10 @@ def run(job: Job, queue: tr.producers.Queue, chaos: bool) -> None:
                     f"{here.successful} done {here.failed} failed "
                     f"{there['refused'] + there['reset']} retried | "
                     f"{here.successful / seconds:.0f} files/s ({there['rate']} allowed) "
-                    f"{megabytes / seconds:.1f} MB/s | queue {items.ready + items.delayed}, "
-                    f"leased {items.leased}, in processors {here.in_flight}"
+                    f"{megabytes / seconds:.1f} MB/s | queue {items.ready + items.delayed} "
+                    f"leased {items.leased} | processors "
+                    f"{sum(n for worker, n in here.queued.items() if '.Processor' in worker)} "
+                    f"batcher {sum(n for worker, n in here.queued.items() if '.Batch' in worker)}"
                 )
                 print(form.format(line), end="", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
@@ -161,12 +163,11 @@ def archive(folder: Path, work: Path, chaos: bool) -> int:
         queue.purge()  # what failed for good last time gets a new chance
         todo, waiting = job.missing(names), {item.data for item in queue.items()}
         queue.put_many([name for name in todo if name not in waiting])
-        print(f"{len(names)} files in {str(folder)!r}, {len(todo)} to archive")
+        news = f"{len(todo)} to archive" if todo else "everything is there already"
+        print(f"{len(names)} files in {str(folder)!r}: {news}")
         if todo or waiting:
             run(job, queue, chaos)
             todo = job.missing(names)
-        else:
-            print("everything is there already")
         reasons = {letter.data: letter.reason for letter in queue.dead_letters()}
     store = job.store.stats()
     print(f"""
@@ -176,10 +177,9 @@ def archive(folder: Path, work: Path, chaos: bool) -> int:
     uploads refused: 429    {store["refused"]:>10,}
     connections reset       {store["reset"]:>10,}
     objects stored twice    {store["duplicate"]:>10,}
-    workers killed          {len(job.killed):>10,}
-    """)
+    workers killed          {len(job.killed):>10,}""")
     for name in todo[:20]:
-        print(f"missing: {name}: {reasons.get(name, 'differs from its file')}")
+        print(f"    missing: {name}: {reasons.get(name, 'differs from its file')}")
     return len(todo)
 
 
