@@ -381,7 +381,7 @@ def join(threads: list[threading.Thread]) -> None:
 
 
 def waits(thread: threading.Thread) -> bool:
-    """Tell whether a thread has asked the writer for something and waits for the answer."""
+    """Tell whether a thread has asked the worker for something and waits for the answer."""
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None and frame.f_code is not Store._answer.__code__:
         frame = frame.f_back
@@ -391,7 +391,7 @@ def waits(thread: threading.Thread) -> bool:
 def commits(store: Store) -> list[str]:
     """Return a list to which every commit of the store is added from now on."""
     seen: list[str] = []
-    connection = store._write_connection
+    connection = store._connection
     assert connection is not None
     connection.set_trace_callback(lambda sql: seen.append(sql) if sql == "COMMIT" else None)
     return seen
@@ -464,7 +464,7 @@ def kill(thread: threading.Thread) -> None:
 
 @contextlib.contextmanager
 def killed_while(store: Store, call: Callable[[], object]) -> Iterator[None]:
-    """Kill a thread while it waits in `call` for the writer; the rest of the block runs after."""
+    """Kill a thread while it waits in `call` for the worker; the rest of the block runs after."""
     ends: list[str] = []
 
     def run() -> None:
@@ -529,11 +529,11 @@ def test_close_finishes_what_was_asked_for(store: Store) -> None:
 def test_a_queue_dropped_without_close_leaves_no_thread(tmp_path: Path) -> None:
     queue = Queue(tmp_path / "queue.db")
     queue.put(1)
-    writer = queue._store._writer
-    assert writer is not None
+    worker = queue._store._worker
+    assert worker is not None
     del queue
-    writer.join(PATIENCE)
-    assert not writer.is_alive()
+    worker.join(PATIENCE)
+    assert not worker.is_alive()
     assert sorted(tmp_path.iterdir()) == [tmp_path / "queue.db"]
 
 

@@ -101,11 +101,13 @@ class Changes:
         """Hand out up to `n` items: those whose time has come, then the others in put order."""
         self.flush()
         self.end_leases(max_attempts)
-        owner_id = self._owner_id(owner)
         until = self._now + seconds
+        owner_id: int | None = None
         deliveries: list[Delivery] = []
         for first, last, attempts in self._take(n, max_attempts):
             attempts += 1
+            if owner_id is None:
+                owner_id = self._owner_id(owner)
             self._sql.execute(
                 "INSERT INTO leased SELECT id, ?, ?, ? FROM item WHERE id BETWEEN ? AND ?",
                 (attempts, until, owner_id, first, last),

@@ -1,26 +1,28 @@
-"""The storage of a durable queue: one file, a writing thread, group commit.
+"""The storage of a durable queue: one file, one thread at it, group commit.
 
-Who writes. Every change goes as a request to the store's own thread, the *writer*, which takes all
-requests that are there, makes them one transaction, and answers them after the one fsync of its
-commit: the more callers, the fewer commits per change. A thread of its own, because callers may be
-killed at any bytecode (a process of the engine, Ctrl-C): no caller ever holds a transaction or a
-lock that the others need; at worst he does not see the answer.
+Who works. The store's own thread, the *worker*, is the only one that has the file open. It takes
+all requests that are there, makes the changes among them one transaction, and answers them after
+the one fsync of its commit: the more callers, the fewer commits per change. A thread of its own,
+because callers may be killed at any bytecode (a process of the engine, Ctrl-C): no caller ever
+holds a transaction or a lock that the others need; at worst he does not see the answer.
 
 Who fails. A group that fails is rolled back and each of its requests tried alone, so that everybody
 gets his own verdict. A file locked by another connection is asked for again until the deadline of
 the requests has passed.
 
-Who reads. Readers use a second connection under a lock of its own, in the caller's thread; in WAL
-mode they and the writer do not wait for each other. Every read is one statement, hence one
-snapshot.
+Who reads. A short look (counts, the next time) is a request too, outside of any transaction. A
+listing of everything uses a connection for itself in the caller's thread, so that it holds nobody
+up. Every read is one statement, hence one snapshot.
 
-Fork. SQLite must never be carried into a child, and opening the same file there would not help
-while the parent has it open, since SQLite keeps its locks per process and inode. So `os.fork` waits
-for the transaction under way and closes the connections first; parent and child open their own when
-they need them. A child made without Python's `os.fork` is refused.
+Fork. SQLite must never be carried into a child: not a connection, nor a thread inside the library,
+whose global locks the child would inherit locked; and opening the same file anew would not help
+while the parent's connections are there, since SQLite keeps its file locks per process and inode.
+So `os.fork` first waits until the worker has closed its connection and stands still. It does that
+itself, because in a free-threaded interpreter an object closed by another thread may be freed
+later. Afterwards parent and child each open the file when they need it. A child made without
+Python's `os.fork` is refused.
 
-Lock order: `_registry_lock`, `_gate`, `_write_lock`, `_read_lock`. No user code runs under any of
-them.
+Lock order: `_registry_lock`, `_gate`, `_listing`. No user code runs under any of them.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from tailrace._errors import QueueError
@@ -43,7 +45,7 @@ from tailrace.producers._changes import Changes, Delivery, Failure
 
 T = TypeVar("T")
 
-# Pauses between two looks at a locked file: seconds at first, doubled up to the second.
+# Pauses between two tries at a locked file: seconds at first, doubled up to the second.
 _FIRST_PAUSE: Final = 0.0005
 _LONGEST_PAUSE: Final = 0.02
 
@@ -67,17 +69,30 @@ class Counts(NamedTuple):
 
 
 class _Request:
-    """A change that somebody waits for. Written by the writer until `done` is released."""
+    """Something that somebody waits for: a change, or a look. Answered by releasing `done`."""
 
-    __slots__ = ("deadline", "done", "error", "result", "work")
+    __slots__ = ("changes", "deadline", "done", "error", "result", "work")
 
-    def __init__(self, work: Callable[[Changes], Any], deadline: float) -> None:
+    def __init__(self, work: Callable[[Any], Any], changes: bool, deadline: float) -> None:
         self.work = work
+        self.changes = changes
         self.deadline = deadline
         self.result: Any = None
         self.error: Exception | None = None
         self.done = threading.Lock()
         self.done.acquire()
+
+
+class _Pause:
+    """Asks the worker to let go of the file and stand still, from `standing` until `go_on`."""
+
+    __slots__ = ("go_on", "standing")
+
+    def __init__(self) -> None:
+        self.standing = threading.Lock()
+        self.standing.acquire()
+        self.go_on = threading.Lock()
+        self.go_on.acquire()
 
 
 class Store:
@@ -93,14 +108,12 @@ class Store:
         self._busy_timeout = busy_timeout
         self._closed = False
         self._reset()
-        _schema.ensure(path)
-        # Before the first connection, so that no fork can carry it along unseen.
-        with _registry_lock:
+        with _registry_lock:  # no fork while the file is made, nor before it is known
+            _schema.ensure(path)
             _stores.add(self)
         try:
-            self._read(_is_intact)
+            self.limit: int = self._look(_examine) - 1024
             self.file = _schema.identity(path)
-            self.limit = self._read(lambda sql: sql.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)) - 1024
             self.end_owners()
         except BaseException:
             self.close()
@@ -111,13 +124,12 @@ class Store:
         self._pid = os.getpid()
         self._owner = _owner.name()
         self._owners_seen = time.monotonic()
-        self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._writer: threading.Thread | None = None
-        self._write_connection: sqlite3.Connection | None = None
-        self._read_connection: sqlite3.Connection | None = None
-        self._gate = threading.Lock()  # guards _closed and _writer
-        self._write_lock = threading.Lock()  # guards _write_connection
-        self._read_lock = threading.Lock()  # guards _read_connection
+        self._inbox: queue.SimpleQueue[_Request | _Pause | None] = queue.SimpleQueue()
+        self._worker: threading.Thread | None = None
+        self._connection: sqlite3.Connection | None = None  # the worker's
+        self._pause: _Pause | None = None
+        self._gate = threading.Lock()  # guards _closed and _worker
+        self._listing = threading.Lock()  # held while a caller has a connection
 
     # Changes
 
@@ -126,11 +138,9 @@ class Store:
         return self._change(lambda changes: changes.put(blobs, delay))
 
     def lease(self, n: int, seconds: float) -> list[Delivery]:
-        """Lease up to `n` items; without a transaction when there are none."""
+        """Lease up to `n` items."""
         if time.monotonic() - self._owners_seen >= _OWNER_INTERVAL:
             self.end_owners()
-        if self.next_time() != 0.0:
-            return []
         request = self._submit(
             lambda changes: changes.lease(n, seconds, self._owner, self.max_attempts)
         )
@@ -139,7 +149,7 @@ class Store:
         except Exception:
             raise
         except BaseException:
-            # The caller was killed while he waited: give back what he will never see. The writer
+            # The caller was killed while he waited: give back what he will never see. The worker
             # serves in order, so the lease has been made or has failed by then.
             self._submit(lambda changes: changes.release(_leases(request.result or ())))
             raise
@@ -172,7 +182,7 @@ class Store:
     def end_owners(self) -> None:
         """End the leases of processes that are gone."""
         self._owners_seen = time.monotonic()
-        names = self._read(lambda sql: sql.execute("SELECT name FROM owner").fetchall())
+        names = self._look(lambda sql: sql.execute("SELECT name FROM owner").fetchall())
         gone = [name for (name,) in names if _owner.is_gone(name)]
         if gone:
             self._change(lambda changes: changes.end_owners(gone, self.max_attempts))
@@ -184,23 +194,20 @@ class Store:
 
         O(runs of ready items) and a count of the small rows of the other tables, not of the items.
         """
-        return Counts(
-            *self._read(lambda sql: sql.execute(_COUNTS, {"now": time.time()}).fetchone())
-        )
-
-    def items(self) -> list[tuple[int, bytes, int, str]]:
-        """Return (id, data, attempts, state) of all items that are not dead, oldest first."""
-        return self._read(lambda sql: sql.execute(_ITEMS, {"now": time.time()}).fetchall())
-
-    def dead(self) -> list[tuple[int, bytes, int, str, float]]:
-        """Return (id, data, attempts, reason, failed_at) of all dead letters, oldest first."""
-        return self._read(lambda sql: sql.execute(_DEAD).fetchall())
+        return Counts(*self._look(lambda sql: sql.execute(_COUNTS, _now()).fetchone()))
 
     def next_time(self) -> float | None:
         """Return the seconds until an item is or may be ready: 0.0 now, None never. O(log n)."""
-        now = time.time()
-        row = self._read(lambda sql: sql.execute(_NEXT_TIME).fetchone())
-        return None if row[0] is None else max(0.0, row[0] - now)
+        (due,) = self._look(lambda sql: sql.execute(_NEXT_TIME).fetchone())
+        return None if due is None else max(0.0, due - time.time())
+
+    def items(self) -> list[tuple[int, bytes, int, str]]:
+        """Return (id, data, attempts, state) of all items that are not dead, oldest first."""
+        return self._list(_ITEMS)
+
+    def dead(self) -> list[tuple[int, bytes, int, str, float]]:
+        """Return (id, data, attempts, reason, failed_at) of all dead letters, oldest first."""
+        return self._list(_DEAD)
 
     # The end
 
@@ -212,11 +219,11 @@ class Store:
         """
         with self._gate:
             already, self._closed = self._closed, True
-            writer = self._writer
-            if writer is not None and not already:
+            worker = self._worker
+            if worker is not None and not already:
                 self._inbox.put(None)
-        if writer is not None:
-            writer.join(timeout)
+        if worker is not None:
+            worker.join(timeout)
 
     def abandon(self) -> None:
         """Close without waiting, for a store that nobody can call any more.
@@ -232,10 +239,16 @@ class Store:
         result: T = self._answer(self._submit(work))
         return result
 
-    def _submit(self, work: Callable[[Changes], Any]) -> _Request:
-        request = _Request(work, time.monotonic() + self._busy_timeout)
+    def _look(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        result: T = self._answer(self._submit(query, changes=False))
+        return result
+
+    def _submit(self, work: Callable[[Any], Any], *, changes: bool = True) -> _Request:
+        request = _Request(work, changes, time.monotonic() + self._busy_timeout)
         with self._gate:
-            self._enter()
+            self._check()
+            if self._worker is None:
+                self._start_worker()
             self._inbox.put(request)
         return request
 
@@ -249,11 +262,17 @@ class Store:
                 request.error = None  # the error holds this frame: leave no cycle
         return request.result
 
-    def _enter(self) -> None:
-        """Make sure that the store is open and has its writer, which also closes it at the end."""
-        self._check()
-        if self._writer is None:
-            self._start_writer()
+    def _list(self, query: str) -> list[Any]:
+        for left in _patience(time.monotonic() + self._busy_timeout):
+            try:
+                with self._listing:
+                    self._check()
+                    with contextlib.closing(_schema.connect(self.path)) as sql:
+                        return sql.execute(query, _now()).fetchall()
+            except sqlite3.Error as error:
+                if left <= 0 or not _schema.is_busy(error):
+                    raise _schema.failure(self.path, error) from error
+        raise AssertionError("unreachable: the last look returns or raises")
 
     def _check(self) -> None:
         if self._closed:
@@ -264,38 +283,19 @@ class Store:
                 " was not made by os.fork: open the queue after starting the process"
             )
 
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        deadline = time.monotonic() + self._busy_timeout
-        pause = _FIRST_PAUSE
-        with self._gate:
-            self._enter()
-        while True:
-            try:
-                with self._read_lock:
-                    self._check()  # it may have been closed meanwhile
-                    if self._read_connection is None:
-                        self._read_connection = _schema.connect(self.path)
-                    return query(self._read_connection)
-            except sqlite3.Error as error:
-                left = deadline - time.monotonic()
-                if not _schema.is_busy(error) or left <= 0:
-                    raise _schema.failure(self.path, error) from error
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, _LONGEST_PAUSE)
+    # The worker's side
 
-    # The writer's side
-
-    def _start_writer(self) -> None:
-        writer = threading.Thread(
-            target=self._write, name=f"tailrace queue {self.path}", daemon=True
+    def _start_worker(self) -> None:
+        worker = threading.Thread(
+            target=self._work, name=f"tailrace queue {self.path}", daemon=True
         )
         try:
-            writer.start()
+            worker.start()
         except RuntimeError as error:
             raise QueueError(f"{self.path}: the queue cannot start its thread: {error}") from error
-        self._writer = writer
+        self._worker = worker
 
-    def _write(self) -> None:
+    def _work(self) -> None:
         # Signals are for the threads of the program, a SIGINT above all for its main one.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         stopping = False
@@ -305,41 +305,40 @@ class Store:
                 while True:
                     group.append(self._inbox.get_nowait())
             stopping = None in group  # the last one: nothing is submitted to a closed store
-            requests = [request for request in group if request is not None]
-            if requests:
-                self._serve(requests)
+            requests = [request for request in group if isinstance(request, _Request)]
+            self._serve([request for request in requests if not request.changes], self._read)
+            self._serve([request for request in requests if request.changes], self._transact)
+            self._stand_if_asked()
         self._disconnect()
 
-    def _serve(self, requests: list[_Request]) -> None:
-        """Make `requests` one transaction and answer them."""
-        deadline = max(request.deadline for request in requests)
-        pause = _FIRST_PAUSE
-        while True:
+    def _serve(self, requests: list[_Request], act: Callable[[list[_Request]], list[Any]]) -> None:
+        """Let `act` find the results of `requests` together, and answer them."""
+        if not requests:
+            return
+        for left in _patience(max(request.deadline for request in requests)):
             try:
-                with self._write_lock:
-                    results = self._transact(requests)
-                break
+                results = act(requests)
             except Exception as error:
-                left = deadline - time.monotonic()
-                if not _schema.is_busy(error):
-                    if len(requests) > 1:
-                        for request in requests:
-                            self._serve([request])
-                        return
-                    left = 0.0
-                if left <= 0:
+                if _schema.is_busy(error) and left > 0:
+                    self._stand_if_asked()
+                    continue
+                if len(requests) == 1 or _schema.is_busy(error):
                     self._refuse(requests, error)
-                    return
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        for request, result in zip(requests, results, strict=True):
-            request.result = result
-            request.done.release()
+                else:
+                    for request in requests:
+                        self._serve([request], act)
+                return
+            for request, result in zip(requests, results, strict=True):
+                request.result = result
+                request.done.release()
+            return
+
+    def _read(self, requests: list[_Request]) -> list[Any]:
+        sql = self._connect()
+        return [request.work(sql) for request in requests]
 
     def _transact(self, requests: list[_Request]) -> list[Any]:
-        if self._write_connection is None:
-            self._write_connection = _schema.connect(self.path)
-        sql = self._write_connection
+        sql = self._connect()
         sql.execute("BEGIN IMMEDIATE")
         try:
             changes = Changes(sql, time.time())
@@ -362,33 +361,61 @@ class Store:
         for request in requests:
             if isinstance(error, (sqlite3.Error, OSError)):
                 request.error = _schema.failure(self.path, error)
-                request.error.__cause__ = error
+                request.error.__cause__ = error.with_traceback(None)  # its frames hold connections
             else:
                 request.error = error
             request.done.release()
 
-    def _disconnect(self) -> None:
-        """Close the connections of this process, waiting for those who use them."""
-        with self._write_lock, self._read_lock:
-            self._close_connections()
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = _schema.connect(self.path)
+        return self._connection
 
-    def _close_connections(self) -> None:
-        for connection in (self._write_connection, self._read_connection):
-            if connection is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.close()
-        self._write_connection = self._read_connection = None
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _stand_if_asked(self) -> None:
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            self._disconnect()
+            pause.standing.release()
+            pause.go_on.acquire()
 
     # Fork: see the top of this file
 
-    def _before_fork(self) -> None:
-        for lock in (self._gate, self._write_lock, self._read_lock):
-            lock.acquire()
-        self._close_connections()
+    def _before_fork(self) -> _Pause:
+        self._gate.acquire()
+        self._listing.acquire()
+        pause = _Pause()
+        worker = self._worker
+        if worker is not None:
+            self._pause = pause
+            self._inbox.put(pause)  # wakes it
+            while not pause.standing.acquire(timeout=_SIGNAL_INTERVAL) and worker.is_alive():
+                pass
+        return pause
 
-    def _after_fork_in_parent(self) -> None:
-        for lock in (self._read_lock, self._write_lock, self._gate):
-            lock.release()
+    def _after_fork_in_parent(self, pause: _Pause) -> None:
+        pause.go_on.release()
+        self._listing.release()
+        self._gate.release()
+
+
+def _patience(deadline: float) -> Iterator[float]:
+    """Yield the seconds left before each try, with pauses between; the last is not above 0."""
+    pause = _FIRST_PAUSE
+    while (left := deadline - time.monotonic()) > 0:
+        yield left
+        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+    yield left
+
+
+def _now() -> dict[str, float]:
+    return {"now": time.time()}
 
 
 _COUNTS: Final = """
@@ -425,10 +452,14 @@ SELECT min(time) FROM (
 """
 
 
-def _is_intact(sql: sqlite3.Connection) -> None:
-    """Read a little of every table, so that a file cut short is refused when it is opened."""
+def _examine(sql: sqlite3.Connection) -> int:
+    """Read a little of every table, so that a file cut short is refused when it is opened.
+
+    Returns how many bytes a row can hold.
+    """
     for table in ("item", "counter", "ready", "delayed", "leased", "owner", "dead"):
         sql.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
+    return sql.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
 
 
 def _leases(deliveries: Iterable[Delivery]) -> list[tuple[int, float]]:
@@ -438,29 +469,27 @@ def _leases(deliveries: Iterable[Delivery]) -> list[tuple[int, float]]:
 # All stores of this process that may have the file open, for fork and for the interpreter's end.
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()
 _registry_lock = threading.Lock()
-_forking: list[Store] = []
+_standing: list[tuple[Store, _Pause]] = []
 
 
 def _before_fork() -> None:
     _registry_lock.acquire()
-    _forking[:] = list(_stores)
-    for store in _forking:
-        store._before_fork()
+    _standing[:] = [(store, store._before_fork()) for store in list(_stores)]
 
 
 def _after_fork_in_parent() -> None:
-    for store in _forking:
-        store._after_fork_in_parent()
-    _forking.clear()
+    for store, pause in _standing:
+        store._after_fork_in_parent(pause)
+    _standing.clear()
     _registry_lock.release()
 
 
 def _after_fork_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.Lock()
-    for store in _forking:
+    for store, _ in _standing:
         store._reset()
-    _forking.clear()
+    _standing.clear()
 
 
 def _close_all() -> None:
