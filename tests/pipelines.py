@@ -63,7 +63,9 @@ def messages(log, data, ref="r"):
 
 
 def settled(grows):
-    """Wait until a list that has begun to grow does so no more: a hundred looks without a change."""
+    """Wait until a list that has begun to grow does so no more: a hundred looks without a
+    change.
+    """
     looks = [0, 0]  # without a change; length at the last one
 
     def quiet():

@@ -19,9 +19,9 @@ class Acknowledger(Protocol):
     """Who is told how messages ended.
 
     `ack` is called in the pipeline's worker with the messages of one ack_ref that were finished
-    together, each list in the order of processing. It should not raise: the error is logged, and the
-    messages are not acknowledged again. An acknowledger whose messages can be configured also has
-    `configure(ack_ref, ack_data, options) -> ack_data`.
+    together, each list in the order of processing. It should not raise: the error is logged, and
+    the messages are not acknowledged again. An acknowledger whose messages can be configured also
+    has `configure(ack_ref, ack_data, options) -> ack_data`.
     """
 
     def ack(self, ack_ref: Any, successful: list[Message], failed: list[Message]) -> object:
@@ -67,7 +67,9 @@ def group(successful: Iterable[Message], failed: Iterable[Message]) -> list[Grou
 
 
 def acknowledge(successful: list[Message], failed: list[Message]) -> None:
-    """Tell everybody; what an acknowledger raises is logged and keeps nobody else from being told."""
+    """Tell everybody; what an acknowledger raises is logged and keeps nobody else from being
+    told.
+    """
     for each in group(successful, failed):
         try:
             each.tell()
@@ -89,9 +91,9 @@ def ack_now(messages: list[Message]) -> list[Message]: ...
 def ack_now(messages: Message | list[Message]) -> Message | list[Message]:
     """Acknowledge messages now, each by its present status, and not again later.
 
-    Takes one message or a non-empty list and returns it. One call per acknowledger and ack_ref; what
-    an acknowledger raises reaches the caller. Neither the status nor the way of the messages changes.
-    To be called by whoever holds the messages.
+    Takes one message or a non-empty list and returns it. One call per acknowledger and ack_ref;
+    what an acknowledger raises reaches the caller. Neither the status nor the way of the messages
+    changes. To be called by whoever holds the messages.
 
     >>> ack_now([Message(1), Message(2)])
     [<Message 1>, <Message 2>]

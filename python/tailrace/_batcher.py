@@ -1,8 +1,8 @@
 """Batchers: group messages by batch key; batch processors: run `handle_batch` on the groups.
 
 One batcher per key of the pipeline's `batchers`. It emits each batch as one event, a triple
-(messages, batch_key, trigger), which a batch processor asks for one at a time; while all of them are
-busy the batcher takes no messages in, but batches still leave when their time is over.
+(messages, batch_key, trigger), which a batch processor asks for one at a time; while all of them
+are busy the batcher takes no messages in, but batches still leave when their time is over.
 
 The time of batches is kept with one timer at most: it runs for the batch that expires first when it
 is set, and is set anew when it fires. A batch that left before is not looked for.
@@ -40,12 +40,12 @@ class BatcherWorker(Forwarder, ProducerConsumer):
         """Open for messages."""
         self.begin(shared, base)
         options = shared.plan.batchers[key]
-        size = options.batch_size
-        splitter: Any = ()
+        size, timeout = options.batch_size, int(options.batch_timeout * NANOSECONDS)
         if isinstance(size, tuple):
-            size, splitter = 0, (size[1], size[0])
-        timeout = int(options.batch_timeout * NANOSECONDS)
-        self.batches = _core.Batches(size, timeout, *splitter)
+            initial, splitter = size
+            self.batches = _core.Batches(0, timeout, splitter, initial)
+        else:
+            self.batches = _core.Batches(size, timeout)
         self.timed = False
         self.settler = Settler(
             shared.instance, shared.name(base), shared.plan.dead_letter, shared.ledger

@@ -1,8 +1,8 @@
 """The end of a pipeline: the terminator lets everything under way finish before the workers stop.
 
-It is the last child of the pipeline's supervisor, so it is stopped first, and its `terminate` holds
-up the rest. It drains only when the whole pipeline is being stopped (`Shared.stopping`), not when its
-supervisor restarts it together with the workers before it.
+It is the last child of the pipeline's supervisor, so it is stopped first, and its `terminate`
+holds up the rest. It drains only when the whole pipeline is being stopped (`Shared.stopping`), not
+when its supervisor restarts it together with the workers before it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def drain(shared: Shared) -> None:
 
 
 def wait(waiting: dict[Any, None], timeout: float) -> bool:
-    """Take processes that finish or end out of `waiting`; whether it got empty in time (seconds)."""
+    """Take processes that finish or end out of `waiting`; whether it got empty in time
+    (seconds).
+    """
     deadline = _core.now() + int(timeout * NANOSECONDS)
     while waiting:
         left = max(0, deadline - _core.now()) / NANOSECONDS

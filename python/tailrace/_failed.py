@@ -1,7 +1,7 @@
 """What becomes of messages that failed, before they are acknowledged.
 
-Runs in the worker where they failed. What the user's code raises here is contained: it is logged, and
-the messages are acknowledged as failed all the same.
+Runs in the worker where they failed. What the user's code raises here is contained: it is logged,
+and the messages are acknowledged as failed all the same.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Settler:
     def _call(self, failed: list[Message]) -> list[Message]:
         originals = failed.copy()
         try:
-            returned = self._handle_failed(failed)  # type: ignore[misc]
+            returned: list[Message] = self._handle_failed(failed)  # type: ignore[misc]
             _core.split(returned)  # raises for anything but a list of messages
         except GOES_ON:
             raise

@@ -14,7 +14,7 @@ from . import _core
 from . import _validate as check
 from ._actions import UNSET
 from ._child_spec import ChildSpec
-from ._core import Message
+from ._core import Message, Pid, Ref
 from ._errors import CallExit, NoProcess
 from ._log import logger
 from ._pipeline_options import (
@@ -38,8 +38,9 @@ from ._stages import Producer
 class Summary:
     """How a pipeline went: `reason` it ended for, `duration` in seconds, and counts of messages.
 
-    `successful` and `failed` were acknowledged so, also those without an acknowledger; `retried` runs
-    were repeated; `dead` messages were taken by the dead letter (and are among the successful).
+    `successful` and `failed` were acknowledged so, also those without an acknowledger; `retried`
+    runs were repeated; `dead` messages were taken by the dead letter (and are among the
+    successful).
     """
 
     successful: int
@@ -69,7 +70,7 @@ class Stats:
 class PipelineHandle:
     """A running pipeline. Any thread may use it; accepted wherever a Pid is."""
 
-    def __init__(self, shared: Shared, pid: Any) -> None:
+    def __init__(self, shared: Shared, pid: Pid) -> None:
         self._shared = shared
         self.pid = pid
         self.name = shared.plan.name
@@ -95,13 +96,13 @@ class PipelineHandle:
         data: Any,
         *,
         metadata: Mapping[str, Any] | None = None,
-        acknowledger: Callable[[Any, tuple[Any, Any]], Any] | None = None,
-    ) -> Any:
+        acknowledger: Callable[[Any, tuple[Pid, Ref]], Any] | None = None,
+    ) -> Ref:
         """Push one message in flush mode; returns a Ref.
 
-        The calling process or thread gets `("ack", ref, successful, failed)`. `metadata` becomes the
-        message's; `acknowledger(data, (caller, ref))` makes the acknowledger triple instead of the
-        one that sends to the caller.
+        The calling process or thread gets `("ack", ref, successful, failed)`. `metadata` becomes
+        the message's; `acknowledger(data, (caller, ref))` makes the acknowledger triple instead of
+        the one that sends to the caller.
         """
         return self._test([data], metadata, acknowledger, "flush")
 
@@ -110,14 +111,14 @@ class PipelineHandle:
         batch: list[Any],
         *,
         metadata: Mapping[str, Any] | None = None,
-        acknowledger: Callable[[Any, tuple[Any, Any]], Any] | None = None,
+        acknowledger: Callable[[Any, tuple[Pid, Ref]], Any] | None = None,
         batch_mode: str = "bulk",
-    ) -> Any:
+    ) -> Ref:
         """Push messages with these data to one producer; returns their common Ref.
 
-        The calling process or thread gets `("ack", ref, successful, failed)`, once per chunk or batch
-        that the messages end up in. The options are those of `test_message`; `batch_mode` is "bulk"
-        or "flush".
+        The calling process or thread gets `("ack", ref, successful, failed)`, once per chunk or
+        batch that the messages end up in. The options are those of `test_message`; `batch_mode` is
+        "bulk" or "flush".
         """
         check.one_of("batch_mode", batch_mode, ("bulk", "flush"))
         check.instance("batch", batch, list, "a list")
@@ -127,18 +128,16 @@ class PipelineHandle:
         self,
         batch: list[Any],
         metadata: Mapping[str, Any] | None,
-        acknowledger: Callable[[Any, tuple[Any, Any]], Any] | None,
+        acknowledger: Callable[[Any, tuple[Pid, Ref]], Any] | None,
         batch_mode: str,
-    ) -> Any:
+    ) -> Ref:
         if acknowledger is not None:
             check.function("acknowledger", acknowledger)
         ref = _core.stage_tag()
         caller = (_core.self(), ref)
         messages = []
         for data in batch:
-            triple = (
-                (CALLER, caller, None) if acknowledger is None else acknowledger(data, caller)
-            )
+            triple = (CALLER, caller, None) if acknowledger is None else acknowledger(data, caller)
             message = Message(data, None if metadata is None else dict(metadata), triple)
             message.batch_mode = batch_mode
             messages.append(message)
@@ -250,7 +249,8 @@ class Pipeline:
     * `prepare_messages(messages) -> list` sees each chunk before (optional).
     * `handle_batch(batcher, messages, info) -> list` is called for each batch; required with
       `batchers`.
-    * `handle_failed(messages) -> list` sees failed messages before they are acknowledged (optional).
+    * `handle_failed(messages) -> list` sees failed messages before they are acknowledged
+    (optional).
 
     >>> import tailrace as tr
     >>> class Squares(tr.Pipeline):
@@ -293,9 +293,10 @@ class Pipeline:
     def run(cls, **options: Any) -> Summary:
         """Run the pipeline until its producers are exhausted or a signal comes; returns a Summary.
 
-        Options and errors are those of `start_link`. In the main thread SIGINT and SIGTERM drain the
-        pipeline, a second one kills its workers at once. Raises what ended the producer (an exception
-        of an iterable), or CallExit with the reason if the pipeline died, after too many restarts.
+        Options and errors are those of `start_link`. In the main thread SIGINT and SIGTERM drain
+        the pipeline, a second one kills its workers at once. Raises what ended the producer (an
+        exception of an iterable), or CallExit with the reason if the pipeline died, after too many
+        restarts.
         """
         started = time.monotonic()
         handle = _start(make_plan(cls, options), Top.start)

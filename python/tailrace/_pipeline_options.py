@@ -1,9 +1,9 @@
 """What a pipeline can be told: the option classes, and the plan that a start makes of them.
 
-Each option class checks itself when it is made. A start checks everything again with the full path in
-the message (`batchers.s3.batch_size: ...`) before any process exists, in the order of the
-documentation, and raises for the first fault. Where an option class is expected, a mapping with its
-keywords will do.
+Each option class checks itself when it is made. A start checks everything again with the full path
+in the message (`batchers.s3.batch_size: ...`) before any process exists, in the order of the
+documentation, and raises for the first fault. Where an option class is expected, a mapping with
+its keywords will do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ._stages import Producer
 from .producers._queue import Queue
 
 Splitter: TypeAlias = Callable[[Any, Any], tuple[str, Any]]
-O = TypeVar("O", bound="Options")
+AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 
 class _NotSet:
@@ -53,7 +53,7 @@ class BatchInfo(NamedTuple):
 class Options:
     """What the option classes share: unknown keywords are refused with a list of the valid ones."""
 
-    def __new__(cls: type[O], *args: Any, **options: Any) -> O:
+    def __new__(cls: type[AnyOptions], *args: Any, **options: Any) -> AnyOptions:
         check.keywords(cls.__name__, options, cls.valid())
         return super().__new__(cls)
 
@@ -69,7 +69,7 @@ class Options:
         """Raise for the first fault, naming the option with `path` in front."""
 
     @classmethod
-    def of(cls: type[O], path: str, value: object) -> O:
+    def of(cls: type[AnyOptions], path: str, value: object) -> AnyOptions:
         """Take an instance, or a mapping with the keywords, and check it."""
         if isinstance(value, Mapping):
             check.keywords(path, check.mapping(path, value), cls.valid())
@@ -142,9 +142,9 @@ class Processors(Options):
 class Batcher(Options):
     """How messages are grouped, and how many workers run `handle_batch` on the groups.
 
-    A batch leaves with `batch_size` messages (int >= 1), or `batch_timeout` seconds (> 0) after its
-    first message. `batch_size` may be a pair (initial accumulator, splitter): the splitter is called
-    with (message, accumulator) and answers ("emit", accumulator) or ("cont", accumulator);
+    A batch leaves with `batch_size` messages (int >= 1), or `batch_timeout` seconds (> 0) after
+    its first message. `batch_size` may be a pair (initial accumulator, splitter): the splitter is
+    called with (message, accumulator) and answers ("emit", accumulator) or ("cont", accumulator);
     `max_demand` (int >= 1, default batch_size) is then required. `concurrency` (int >= 1) is the
     number of batch processors; the batcher itself is one.
 
@@ -209,9 +209,10 @@ def _check_arguments(path: str, value: object, count: int) -> None:
 class Retry(Options):
     """Run `handle_message` again on a message whose run raised one of `on`.
 
-    Up to `max_attempts` runs in all (int >= 1). Between two runs the message waits `backoff` seconds
-    (>= 0), doubled each time, or what the function `backoff(number of the failed run)` answers; up to
-    the share `jitter` (0 .. 1) more, at random. The worker goes on with other messages meanwhile.
+    Up to `max_attempts` runs in all (int >= 1). Between two runs the message waits `backoff`
+    seconds (>= 0), doubled each time, or what the function `backoff(number of the failed run)`
+    answers; up to the share `jitter` (0 .. 1) more, at random. The worker goes on with other
+    messages meanwhile.
 
     >>> Retry(max_attempts=5, backoff=0.5, on=(OSError,)).max_attempts
     5
@@ -239,10 +240,10 @@ class Retry(Options):
 class Produce:
     """A producer with the options of its workers.
 
-    `producer` is a `Producer` class, whose `init` gets the further arguments, or an instance, of which
-    each worker gets a copy; or a `Queue`.
-    `concurrency` workers (int >= 1) produce, each with a state of its own. `rate_limit` is a
-    `RateLimit` for all of them together. `transformer(event)` makes the `Message` of each event.
+    `producer` is a `Producer` class, whose `init` gets the further arguments, or an instance, of
+    which each worker gets a copy; or a `Queue`. `concurrency` workers (int >= 1) produce, each
+    with a state of its own. `rate_limit` is a `RateLimit` for all of them together.
+    `transformer(event)` makes the `Message` of each event.
 
     >>> Produce(Producer, concurrency=2, rate_limit=RateLimit(10, 1.0)).concurrency
     2

@@ -1,10 +1,10 @@
 """Processors: run `handle_message` on each message of a chunk.
 
-Without batchers a processor is a consumer and acknowledges everything; with batchers it acknowledges
-what failed and forwards the rest. The loop over a chunk is `_core.MessageLoop`.
+Without batchers a processor is a consumer and acknowledges everything; with batchers it
+acknowledges what failed and forwards the rest. The loop over a chunk is `_core.MessageLoop`.
 
-With a `Retry` the demand is manual: a message that waits for its next run keeps the place it took in
-the demand of its source, so a worker never holds more than `max_demand` messages of a source.
+With a `Retry` the demand is manual: a message that waits for its next run keeps the place it took
+in the demand of its source, so a worker never holds more than `max_demand` messages of a source.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Again(NamedTuple):
 
 class Processing(Subscriber):
     """What both kinds of processors do."""
+
+    handle_events: Any
 
     def init(self, shared: Shared, base: str) -> Any:
         """Start to subscribe."""
@@ -103,9 +105,7 @@ class Processing(Subscriber):
             except Exception:
                 logger.exception("%s: backoff raised", self.shared.name(self.base))
             else:
-                _core.send_after(
-                    _core.self(), Again(message, self.run + 1, self.source), delay
-                )
+                _core.send_after(_core.self(), Again(message, self.run + 1, self.source), delay)
                 self.parked += 1
                 return True
         self.log("handle_message", message, error)

@@ -36,9 +36,9 @@ class Push(NamedTuple):
 
 
 class Exhausted(NamedTuple):
-    """To the process above: this producer has nothing more to give."""
+    """To the process above: this producer (its number) has nothing more to give."""
 
-    index: int
+    producer: int
 
 
 class Broken(NamedTuple):
@@ -142,7 +142,7 @@ class ProducerWorker(Worker, Producer):
         if isinstance(answer, Stop):
             return self.stop(answer)
         if isinstance(answer, NoReply | Reply):
-            return copy_action(answer, self.release(answer.events))
+            return copy_action(answer, self.release(answer.events or ()))
         if reply:
             return answer
         return self.release(answer)

@@ -63,7 +63,7 @@ class Top(GenServer):
     def handle_info(self, message: Any) -> Any:
         """Take note of sources that end, and of the end of the tree (P157, P163)."""
         if isinstance(message, Exhausted):
-            self.exhausted.add(message.index)
+            self.exhausted.add(message.producer)
             if len(self.exhausted) == self.shared.plan.produce.concurrency:
                 return Stop("normal")
         elif isinstance(message, Broken):

@@ -21,7 +21,9 @@ from ._stages import Subscription, async_info, async_subscribe
 
 
 class Drain(NamedTuple):
-    """Intake ends. Sent to every worker; those of the last layer report to `to` when they are done."""
+    """Intake ends. Sent to every worker; those of the last layer report to `to` when they are
+    done.
+    """
 
     to: Any
 
@@ -80,9 +82,7 @@ class Worker:
                     message.reason,
                 )
         else:
-            logger.warning(
-                "%s: unexpected message %r", self.shared.name(self.base), message
-            )
+            logger.warning("%s: unexpected message %r", self.shared.name(self.base), message)
 
     def cut(self) -> None:
         """Cancel all consumers."""

@@ -1,8 +1,9 @@
-"""The rate limit of a pipeline: one window counter, and the process that wakes whoever waits for it.
+"""The rate limit of a pipeline: one window counter, and the process that wakes whoever waits for
+it.
 
-The counter (`_core.RateWindow`) is taken from by the producers themselves, without a message. Only a
-producer that finds the gate closed tells the limiter, which sets one timer for the end of the window
-and then opens all gates; while nobody waits it does nothing at all.
+The counter (`_core.RateWindow`) is taken from by the producers themselves, without a message. Only
+a producer that finds the gate closed tells the limiter, which sets one timer for the end of the
+window and then opens all gates; while nobody waits it does nothing at all.
 """
 
 from __future__ import annotations

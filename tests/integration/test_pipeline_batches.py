@@ -1,4 +1,6 @@
-"""Batches of running pipelines: pipeline.md section 7; and P54 to P56. More in unit/test_message.py."""
+"""Batches of running pipelines: pipeline.md section 7; and P54 to P56. More in
+unit/test_message.py.
+"""
 
 import threading
 
@@ -39,9 +41,7 @@ def test_p74_size():
 
 
 def test_p77_timeout():
-    pipeline = Pushed.start_link(
-        batchers={"default": tr.Batcher(batch_size=2, batch_timeout=0.02)}
-    )
+    pipeline = Pushed.start_link(batchers={"default": tr.Batcher(batch_size=2, batch_timeout=0.02)})
     found = acks(pipeline.test_batch([1, 2, 3, 4, 5]), 5)
     assert found == [([1, 2], []), ([3, 4], []), ([5], [])]
     pipeline.stop()
@@ -139,9 +139,7 @@ def test_p93_batches_of_one_batcher_run_in_parallel():
             together.wait(LIMIT)
             return messages
 
-    pipeline = Parallel.start_link(
-        batchers={"default": tr.Batcher(batch_size=1, concurrency=3)}
-    )
+    pipeline = Parallel.start_link(batchers={"default": tr.Batcher(batch_size=1, concurrency=3)})
     pipeline.push(messages(log, range(3)))
     log.wait(3)
     pipeline.stop()

@@ -1,4 +1,6 @@
-"""What happens to messages in processors and batch processors: pipeline.md sections 5, 6, 8, 9, 13."""
+"""What happens to messages in processors and batch processors: pipeline.md sections 5, 6, 8, 9,
+13.
+"""
 
 import logging
 
@@ -43,7 +45,9 @@ def test_p151_p51_chunks():
     pipeline.stop()
 
 
-@pytest.mark.parametrize(("high", "low", "largest"), [(10, 5, 5), (4, 1, 3), (2, 1, 1), (10, 0, 10)])
+@pytest.mark.parametrize(
+    ("high", "low", "largest"), [(10, 5, 5), (4, 1, 3), (2, 1, 1), (10, 0, 10)]
+)
 def test_p50_the_size_of_chunks(high, low, largest):
     pipeline = start(processors=tr.Processors(concurrency=1, max_demand=high, min_demand=low))
     sizes = [len(good) for good, _ in acks(pipeline.test_batch(list(range(40))), 40)]
@@ -68,7 +72,7 @@ def test_p150_the_acknowledger_of_a_test_message():
 
     def make(data, caller):
         given.append((data, caller))
-        return None
+        return
 
     pipeline = start()
     ref = pipeline.test_message(5, acknowledger=make)
@@ -369,7 +373,7 @@ def test_p115_configure_ack_that_is_refused_fails_the_message():
             self.pid.send((ref, successful, failed))
 
     pipeline = start(Configures)
-    ref = pipeline.test_message(1, acknowledger=lambda data, caller: (Plain(caller[0]), caller[1], 0))
+    ref = pipeline.test_message(1, acknowledger=lambda data, to: (Plain(to[0]), to[1], 0))
     _, good, [bad] = tr.receive(ref, timeout=LIMIT)
     assert good == []
     assert isinstance(bad.reason, RuntimeError)

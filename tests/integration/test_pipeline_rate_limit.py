@@ -1,4 +1,5 @@
-"""The rate limit of running pipelines: pipeline.md section 11. Windows: tests/c/test_rate_limiter.c.
+"""The rate limit of running pipelines: pipeline.md section 11. Windows:
+tests/c/test_rate_limiter.c.
 
 What is counted are messages released in one window, never how long something took.
 """

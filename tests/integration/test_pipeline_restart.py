@@ -1,5 +1,6 @@
 """Crashes and restarts: pipeline.md section 14; and nothing durable is lost by them."""
 
+import contextlib
 import random
 import threading
 
@@ -77,8 +78,9 @@ def test_p158_a_crashed_producer_is_replaced_and_flows_again():
 
 
 def test_p160_a_crashed_processor_loses_what_it_held_and_takes_those_after_it_along():
-    log, (pipeline, reached) = Log(), killing(
-        processors=ONE_BY_ONE, batchers={"default": {"batch_size": 2}}
+    log, (pipeline, reached) = (
+        Log(),
+        killing(processors=ONE_BY_ONE, batchers={"default": {"batch_size": 2}}),
     )
     before = {base: pid(base) for base in ("Producer_0", "Batcher_default", "Terminator")}
     pipeline.push(messages(log, [1, 2, "kill", 3, 4, 5]))
@@ -106,8 +108,9 @@ def test_p161_a_crashed_batcher_takes_only_its_batch_processors_along():
 
 def test_a_batch_processor_killed_in_the_middle():
     """Its batch is lost, unacknowledged; the batcher and what it holds live on."""
-    log, (pipeline, reached) = Log(), killing(
-        batchers={"default": {"batch_size": 2, "batch_timeout": 0.01}}
+    log, (pipeline, reached) = (
+        Log(),
+        killing(batchers={"default": {"batch_size": 2, "batch_timeout": 0.01}}),
     )
     batcher, processor = pid("Batcher_default"), pid("BatchProcessor_default_0")
     pipeline.push(messages(log, ["stop", 1, 2, 3, 4, 5]))
@@ -161,10 +164,8 @@ def test_a_worker_that_is_leftover_code_acknowledges_nothing():
             if message.data == "kill":
                 reached.set()
                 while not release.is_set():
-                    try:
+                    with contextlib.suppress(BaseException):
                         release.wait(LIMIT)
-                    except BaseException:
-                        pass
                 returned.set()
             return message
 
@@ -286,9 +287,7 @@ def test_put_wakes_an_idle_pipeline_and_stop_gives_leases_back(tmp_path):
 def test_a_queue_under_a_rate_limit_leases_no_more_than_may_go(tmp_path):
     with tr.producers.Queue(tmp_path / "q.db") as queue:
         queue.put_many(list(range(20)))
-        pipeline = Pushed.start_link(
-            producer=tr.Produce(queue, rate_limit=tr.RateLimit(3, 1000.0))
-        )
+        pipeline = Pushed.start_link(producer=tr.Produce(queue, rate_limit=tr.RateLimit(3, 1000.0)))
         eventually(lambda: queue.stats().ready == 17 and queue.stats().leased == 0)
         pipeline.stop()
         assert queue.stats().ready == 17

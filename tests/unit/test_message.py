@@ -31,7 +31,8 @@ class Recorder:
 def test_defaults():
     message = Message(1)
     assert (message.data, message.metadata, message.acknowledger) == (1, {}, None)
-    assert (message.batcher, message.batch_key, message.batch_mode) == ("default", "default", "bulk")
+    assert (message.batcher, message.batch_key) == ("default", "default")
+    assert message.batch_mode == "bulk"
     assert (message.status, message.reason, message.kind) == ("ok", None, None)
 
 

