@@ -279,7 +279,8 @@ class Pipeline:
         `resubscribe_interval` (0.1 s). They are checked before anything starts: TypeError,
         ValueError. AlreadyStarted if a pipeline of this name runs.
         """
-        return _start(make_plan(cls, options), Top.start_link)
+        shared = _prepare(make_plan(cls, options))
+        return PipelineHandle(shared, Top.start_link(shared, name=shared.plan.name))
 
     @classmethod
     def child_spec(cls, **options: Any) -> ChildSpec:
@@ -299,11 +300,12 @@ class Pipeline:
         restarts.
         """
         started = time.monotonic()
-        handle = _start(make_plan(cls, options), Top.start)
-        ref = _core.monitor(handle.pid)
-        with _signals(handle._shared):
-            reason = _core.receive(ref, None, UNSET).reason
-        shared = handle._shared
+        shared = _prepare(make_plan(cls, options))
+        with _signals(shared):
+            pid = Top.start(shared, name=shared.plan.name)
+            if shared.signalled:
+                _core.send(pid, FINISH)
+            reason = _core.receive(_core.monitor(pid), None, UNSET).reason
         if shared.failure is not None:
             raise shared.failure
         if shared.died or reason not in ("normal", "shutdown"):
@@ -322,29 +324,32 @@ class Pipeline:
 CHILD_FIELDS = ("id", "restart", "shutdown", "significant")
 
 
-def _start(plan: Plan, start: Callable[..., Any]) -> PipelineHandle:
+def _prepare(plan: Plan) -> Shared:
+    """Make the one instance of the user's class, and what the workers share."""
     instance = plan.pipeline()
     instance.context = plan.context
-    shared = Shared(plan, instance)
-    return PipelineHandle(shared, start(shared, name=plan.name))
+    return Shared(plan, instance)
 
 
 @contextmanager
 def _signals(shared: Shared) -> Iterator[None]:
-    """SIGINT and SIGTERM: the first drains, the second kills. Only in the main thread."""
+    """SIGINT and SIGTERM: the first drains, the second kills. Only in the main thread.
+
+    In force before the pipeline starts, so that none is missed; `run` looks at `signalled` once it
+    has started.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    seen = 0
 
     def on_signal(number: int, frame: Any) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == 1:
-            logger.info("pipeline %s: %s, draining", shared.plan.name, signal.strsignal(number))
-            _core.send(shared.top, FINISH)
-        else:
+        if shared.signalled:
             _kill(shared)
+            return
+        shared.signalled = True
+        logger.info("pipeline %s: %s, draining", shared.plan.name, signal.strsignal(number))
+        if shared.top is not None:
+            _core.send(shared.top, FINISH)
 
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

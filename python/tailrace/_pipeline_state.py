@@ -40,6 +40,7 @@ class Shared:
         self.top: Any = None  # pid of the process above everything
         self.draining = False  # intake has ended: nobody subscribes again
         self.stopping = False  # the workers are being stopped for good
+        self.signalled = False  # a signal asked for the end
         self.died = False  # the tree ended by itself, after too many restarts
         self.failure: BaseException | None = None  # what ended the intake
 
