@@ -72,11 +72,24 @@ static int make_texts(tr_state *state) {
     return 0;
 }
 
+/* The thread that gets Ctrl-C, which need not be the one that imports the package. */
+static int find_main_thread(tr_state *state) {
+    PyObject *threading = PyImport_ImportModule("threading");
+    PyObject *thread =
+        threading == NULL ? NULL : PyObject_CallMethod(threading, "main_thread", NULL);
+    PyObject *ident = thread == NULL ? NULL : PyObject_GetAttrString(thread, "ident");
+    if (ident != NULL) state->main_thread = PyLong_AsUnsignedLong(ident);
+    Py_XDECREF(ident);
+    Py_XDECREF(thread);
+    Py_XDECREF(threading);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
 static int module_exec(PyObject *module) {
     tr_state *state = tr_state_of(module);
     state->module = module;
     state->interpreter = PyInterpreterState_Get();
-    state->main_thread = PyThread_get_thread_ident();
+    if (find_main_thread(state) != 0) return -1;
     PyMethodDef *tables[] = {functions, tr_engine_functions, tr_process_functions,
                              tr_call_functions, tr_server_functions};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)

@@ -48,7 +48,9 @@ void tr_log_crash(tr_state *state, tr_process *process, const char *what, PyObje
     PyObject *done = pid == NULL ? NULL
                                  : PyObject_CallFunction(state->python.log_crash, "OsOO", pid, what,
                                                          message ? message : Py_None, exception);
-    if (done == NULL) PyErr_WriteUnraisable(pid); /* a broken log handler must not end more */
+    /* A broken log handler must not end more; and that the process was killed in it is no news. */
+    if (done == NULL && tr_process_is_dead(process)) PyErr_Clear();
+    if (done == NULL && PyErr_Occurred()) PyErr_WriteUnraisable(pid);
     Py_XDECREF(done);
     Py_XDECREF(pid);
 }

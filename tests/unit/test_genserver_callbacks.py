@@ -52,7 +52,7 @@ def end_of(server: tr.Pid, action: Callable[[], object]) -> Any:
 
 
 def raise_(error: BaseException) -> Any:
-    raise error
+    raise error.with_traceback(None)  # else each run would add to the last one's
 
 
 # ---- Missing callbacks ----------------------------------------------------------------------------

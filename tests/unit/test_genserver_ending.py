@@ -66,7 +66,7 @@ def assert_ended(server: tr.Pid, ref: tr.Ref, reason: object) -> None:
 
 
 def raise_(error: BaseException) -> Any:
-    raise error
+    raise error.with_traceback(None)  # else each run would add to the last one's
 
 
 # ---- When terminate runs --------------------------------------------------------------------------

@@ -28,7 +28,7 @@ class Server(tr.GenServer):
 
 def fail(error: BaseException) -> Callable[[], object]:
     def run() -> None:
-        raise error
+        raise error.with_traceback(None)  # else each run would add to the last one's
 
     return run
 

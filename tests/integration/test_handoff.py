@@ -1,0 +1,306 @@
+"""A callback that blocks, waits or spins stops nobody else.
+
+Proved by events, not by times: what has to go on is told to let the blocked one go.
+"""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support import LIMIT, eventually
+
+import tailrace as tr
+
+
+class Server(tr.GenServer):
+    """Every request is a function, whose result is the callback's."""
+
+    def handle_call(self, request: Callable[[], Any], caller: tr.From) -> Any:
+        return request()
+
+    def handle_cast(self, request: Callable[[], Any]) -> Any:
+        request()
+
+
+@pytest.fixture
+def others() -> list[tr.Pid]:
+    return [Server.start() for _ in range(20)]
+
+
+def ring(servers: list[tr.Pid], rounds: int) -> None:
+    """Send a token round all servers, which needs all of them to be served."""
+    done = threading.Event()
+
+    def step(left: int) -> Callable[[], None]:
+        if left == 0:
+            return done.set
+        return lambda: servers[left % len(servers)].cast(step(left - 1))
+
+    servers[0].cast(step(rounds * len(servers)))
+    assert done.wait(LIMIT)
+
+
+class Blocked:
+    """A way to block and the way to end it."""
+
+    def __init__(self, kind: str) -> None:
+        self.ready, self.kind = threading.Event(), kind
+        self.lock, self.go = threading.Lock(), threading.Event()
+        self.ours, self.theirs = socket.socketpair()
+        self.child: subprocess.Popen[bytes] | None = None
+        if kind == "lock":
+            self.lock.acquire()
+        if kind == "subprocess":
+            self.child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+    def block(self) -> None:
+        self.ready.set()
+        match self.kind:
+            case "event":
+                self.go.wait()
+            case "socket":
+                self.theirs.recv(1)
+            case "lock":
+                with self.lock:
+                    pass
+            case "subprocess":
+                assert self.child is not None
+                self.child.wait()
+            case "sleep":
+                while not self.go.is_set():
+                    time.sleep(0.02)
+            case "receive":
+                tr.receive()
+            case "spin":
+                while not self.go.is_set():
+                    pass
+            case "spin in short callbacks":
+                if not self.go.is_set():
+                    tr.self().cast(self.block)
+
+    def release(self, pid: tr.Pid) -> None:
+        self.go.set()
+        pid.send("go")
+        self.ours.send(b"x")
+        if self.kind == "lock":
+            self.lock.release()
+        if self.child is not None:
+            self.child.communicate(b"\n")
+
+    def close(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+
+
+KINDS = ["event", "socket", "lock", "subprocess", "sleep", "receive", "spin",
+         "spin in short callbacks"]
+
+
+@pytest.fixture(params=KINDS)
+def blocked(request: pytest.FixtureRequest) -> Iterator[Blocked]:
+    blocked = Blocked(request.param)
+    yield blocked
+    blocked.close()
+
+
+def test_o82_a_callback_that_does_not_return_stops_no_other_server(
+    blocked: Blocked, others: list[tr.Pid]
+) -> None:
+    server = Server.start()
+    server.cast(blocked.block)
+    assert blocked.ready.wait(LIMIT)
+    ring(others, rounds=3)
+    fresh = Server.start()
+    assert fresh.call(lambda: "fresh", timeout=LIMIT) == "fresh"
+    assert server.alive
+    blocked.release(server)
+    assert server.call(lambda: "back", timeout=LIMIT) == "back"
+    ring([*others, server], rounds=3)
+
+
+def test_o82_several_at_once_stop_nobody(others: list[tr.Pid]) -> None:
+    kinds = [kind for kind in KINDS if kind != "subprocess"]
+    blocked = [Blocked(kind) for kind in kinds]
+    servers = [Server.start() for _ in blocked]
+    for server, way in zip(servers, blocked, strict=True):
+        server.cast(way.block)
+    for way in blocked:
+        assert way.ready.wait(LIMIT)
+    ring(others, rounds=1)
+    for server, way in zip(servers, blocked, strict=True):
+        way.release(server)
+        way.close()
+    ring([*others, *servers], rounds=1)
+
+
+def test_a_callback_that_waits_in_a_call_hands_off(others: list[tr.Pid]) -> None:
+    """The callee is served although the caller's callback has not returned; many deep."""
+
+    def nest(servers: list[tr.Pid]) -> Any:
+        if not servers:
+            return lambda: ring(others, rounds=1) or 0
+        return lambda: 1 + servers[0].call(nest(servers[1:]), timeout=LIMIT)
+
+    chain = [Server.start() for _ in range(30)]
+    for _ in range(3):
+        assert chain[0].call(nest(chain[1:]), timeout=LIMIT) == 29
+
+
+def test_a_callback_that_waits_in_receive_hands_off(others: list[tr.Pid]) -> None:
+    me, waiting = tr.self(), [Server.start() for _ in range(50)]
+    for server in waiting:
+        server.cast(lambda: (me.send(tr.self()), me.send(tr.receive())))
+    for _ in waiting:
+        assert tr.receive(timeout=LIMIT) in waiting
+    ring(others, rounds=2)
+    for n, server in enumerate(waiting):
+        server.send(n)
+    assert sorted(tr.receive(timeout=LIMIT) for _ in waiting) == list(range(50))
+
+
+def test_a_callback_that_sleeps_in_the_engine_hands_off(others: list[tr.Pid]) -> None:
+    slept, sleeping = threading.Event(), threading.Event()
+    sleeper = Server.start()
+    sleeper.cast(lambda: (sleeping.set(), tr.sleep(0.5), slept.set()))
+    assert sleeping.wait(LIMIT)
+    ring(others, rounds=1)
+    sleeper.exit("kill")
+
+
+def test_1000_sleepers_sleep_at_the_same_time() -> None:
+    """None of them could be over if they did not all run at once, up to the limit of threads."""
+    me, together = tr.self(), 400
+    barrier = threading.Barrier(together)
+
+    def sleeper() -> None:
+        barrier.wait(LIMIT)  # passes when 400 are inside
+        me.send("over")
+
+    for _ in range(2 * together):
+        tr.spawn(sleeper)
+    assert [tr.receive(timeout=LIMIT) for _ in range(2 * together)] == ["over"] * 2 * together
+
+
+def test_1000_sleepers_in_the_engine() -> None:
+    me = tr.self()
+    for _ in range(1000):
+        tr.spawn(lambda: (tr.sleep(0.01), me.send("over")))
+    assert [tr.receive(timeout=LIMIT) for _ in range(1000)] == ["over"] * 1000
+
+
+def test_more_blockers_than_threads_take_turns() -> None:
+    tr.shutdown()
+    with tr.Engine(max_threads=8):
+        me, steady = tr.self(), Server.start()
+        for _ in range(100):
+            tr.spawn(lambda: (time.sleep(0.005), me.send("over")))
+            assert steady.alive
+        assert [tr.receive(timeout=LIMIT) for _ in range(100)] == ["over"] * 100
+        assert steady.call(lambda: "served", timeout=LIMIT) == "served"
+
+
+def test_a_server_handed_off_keeps_its_order_and_never_overlaps() -> None:
+    inside, seen = [], []
+    server = Server.start()
+
+    def work(n: int) -> None:
+        inside.append(n)
+        if n % 3 == 0:
+            time.sleep(0.001)
+        elif n % 3 == 1:
+            tr.sleep(0.001)
+        assert inside == [n]
+        inside.pop()
+        seen.append(n)
+
+    for n in range(200):
+        server.cast(lambda n=n: work(n))
+    server.call(lambda: None, timeout=LIMIT)
+    assert seen == list(range(200))
+
+
+# ---- Deadlocks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [2, 3, 10])
+def test_a_cycle_of_calls_raises_in_the_process_that_closes_it(length: int) -> None:
+    servers = [Server.start() for _ in range(length)]
+    outcome: list[Any] = []
+
+    def call(n: int) -> Callable[[], Any]:
+        def run() -> Any:
+            try:
+                return servers[(n + 1) % length].call(call(n + 1), timeout=None)
+            except tr.DeadlockError as error:
+                outcome.append((tr.self(), error.cycle))
+                return "closed"
+
+        return run
+
+    assert servers[0].call(call(0), timeout=LIMIT) == "closed"
+    ((where, cycle),) = outcome
+    assert where == servers[-1]
+    assert cycle == (servers[-1], *servers[:-1])
+
+
+def test_a_deadlock_is_told_although_the_calls_have_limits() -> None:
+    first, second = Server.start(), Server.start()
+
+    def back() -> str:
+        with pytest.raises(tr.DeadlockError) as caught:
+            first.call(lambda: None, timeout=5)
+        assert caught.value.reason == "deadlock"
+        return str(caught.value)
+
+    text = first.call(lambda: second.call(back, timeout=5), timeout=LIMIT)
+    assert repr(first) in text
+    assert repr(second) in text
+
+
+def test_calls_that_cross_end_in_one_error_and_one_answer() -> None:
+    for _ in range(100):
+        servers = [Server.start(), Server.start()]
+        barrier = threading.Barrier(2)
+
+        def cross(n: int, servers: Any = servers, barrier: Any = barrier) -> Any:
+            barrier.wait(LIMIT)
+            try:
+                return servers[1 - n].call(lambda: "answer", timeout=LIMIT)
+            except tr.DeadlockError:
+                return "deadlock"
+
+        results: list[Any] = []
+        threads = [
+            threading.Thread(
+                target=lambda n=n: results.append(
+                    servers[n].call(lambda: cross(n), timeout=LIMIT)  # noqa: B023
+                )
+            )
+            for n in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(results) == ["answer", "deadlock"]
+
+
+def test_no_deadlock_where_a_third_process_answers() -> None:
+    """The callee waits for the caller, but somebody else may still reply: a limit ends it."""
+    first, second = Server.start(), Server.start()
+
+    def asks_back() -> Any:
+        with pytest.raises(tr.DeadlockError):
+            first.call(lambda: None, timeout=LIMIT)
+        return "went on"
+
+    assert first.call(lambda: second.call(asks_back, timeout=LIMIT), timeout=LIMIT) == "went on"
+    eventually(lambda: first.info().status == "waiting")
