@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 # Pauses between two tries at a locked file: seconds at first, doubled up to the second.
 _FIRST_PAUSE: Final = 0.0005
-_LONGEST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.005
 
 # A signal that arrives just before a wait does not end it: a wait looks up after so many seconds.
 _SIGNAL_INTERVAL: Final = 0.1
