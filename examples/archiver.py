@@ -147,7 +147,7 @@ def run(job: Job, queue: tr.producers.Queue, chaos: bool) -> None:
                     f"batcher {sum(n for worker, n in here.queued.items() if '.Batch' in worker)}"
                 )
                 print(form.format(line), end="", file=sys.stderr, flush=True)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError):  # Ctrl-C; or the store is gone
         print("\ndraining: what is under way is finished first", file=sys.stderr)
         pipeline.stop()
         raise

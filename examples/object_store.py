@@ -250,8 +250,8 @@ class Client:
             connection.request(method, path, body)
             response = connection.getresponse()
             answer = response.status, response.headers, response.read()
-        except http.client.HTTPException as error:
-            raise ConnectionError(f"{path}: {error!r}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise ConnectionError(f"object store, {path}: {error!r}") from error
         self._idle.append(connection)  # only one that works is used again
         return answer
 
