@@ -2,16 +2,17 @@
 
     python benchmarks/doors.py [--quick] [--json FILE]
 
-The C-API door is used per message, the control door (cffi) for what is rare. The peer of each is a call
-of an empty Python function in the same loop.
+The C-API door is used per message, the control door (cffi) for what is rare. The peer of each is a
+call of an empty Python function in the same loop.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-import tailrace as tr
 from harness import Row, main, row, timed
+
+import tailrace as tr
 from tailrace._control import lib
 from tailrace._engine import address
 

@@ -1,8 +1,8 @@
 """What the benchmark files share: timing, rows, the table.
 
-A benchmark file has `rows(quick) -> list[Row]`. Each row pairs a figure of this package with one or more
-peers measured in the same run: the minimum of several runs of each, taken in turn, because other work
-on the machine only ever adds time. `run.py` collects all files.
+A benchmark file has `rows(quick) -> list[Row]`. Each row pairs a figure of this package with one
+or more peers measured in the same run: the minimum of several runs of each, taken in turn, because
+other work on the machine only ever adds time. `run.py` collects all files.
 """
 
 from __future__ import annotations
@@ -109,4 +109,5 @@ def main(rows: Callable[[bool], list[Row]]) -> None:
     print(table(measured))
     if options.json:
         with open(options.json, "w") as file:
-            json.dump({"machine": machine(), "rows": [asdict(item) for item in measured]}, file, indent=1)
+            found = [asdict(item) for item in measured]
+            json.dump({"machine": machine(), "rows": found}, file, indent=1)

@@ -1,9 +1,10 @@
-"""Pipelines: two processors, with and without a batcher; beside a plain loop, asyncio and an executor.
+"""Two processors, with and without a batcher; beside a plain loop, asyncio and an executor.
 
     python benchmarks/pipelines.py [--quick] [--json FILE]
 
-The handler is the same function everywhere: it takes a message, changes its data, returns it. The plain
-loop calls it on messages that are there already; everything beyond that is the price of a pipeline.
+The handler is the same function everywhere: it takes a message, changes its data, returns it. The
+plain loop calls it on messages that are there already; everything beyond that is the price of a
+pipeline.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import tailrace as tr
 from harness import Measured, Row, main, row, timed
+
+import tailrace as tr
 
 
 def handle(message: tr.Message) -> tr.Message:

@@ -13,8 +13,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import tailrace as tr
 from harness import Row, main, row, timed
+
+import tailrace as tr
 
 
 class Sink(tr.GenServer):
@@ -240,7 +241,7 @@ def threads(n: int) -> float:
     return timed(work, n)
 
 
-# ---- idle servers, each in a program of its own ---------------------------------------------------
+# ---- idle servers, each in a program of its own ------------------------------------------------
 
 IDLE = """
 import sys, time
@@ -349,7 +350,9 @@ def rows(quick: bool = False) -> list[Row]:
             partial(spawn, n // 5, "core"),
             {"asyncio.Task": partial(asyncio_tasks, n // 5)},
         ),
-        Row(group, f"start an idle server ({servers:,} alive)", "ns", start, {"asyncio": task_start}),
+        Row(
+            group, f"start an idle server ({servers:,} alive)", "ns", start, {"asyncio": task_start}
+        ),
         Row(group, "resident memory of an idle server", "bytes", size, {"asyncio": task_size}),
     ]
 

@@ -2,9 +2,9 @@
 
     python benchmarks/run.py [--quick] [--json FILE] [GROUP ...]
 
-A group is the name of a file beside this one. Every row pairs us with peers in the same run; figures are
-the best of several runs, so read the ratios, not single times. Never part of the test suite: a test must
-not fail because a machine is slow.
+A group is the name of a file beside this one. Every row pairs us with peers in the same run;
+figures are the best of several runs, so read the ratios, not single times. Never part of the test
+suite: a test must not fail because a machine is slow.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python benchmarks/stages.py [--quick] [--json FILE]
 
-A producer counts, a ProducerConsumer adds one to each number, a consumer counts what arrives: all of it
-Python, per event. The peers do the same: with queues between tasks or threads, and with none at all.
+A producer counts, a ProducerConsumer adds one to each number, a consumer counts what arrives: all
+of it Python, per event. The peers do the same: with queues between tasks or threads, and with none
+at all.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import threading
 from functools import partial
 from typing import Any
 
-import tailrace as tr
 from harness import Measured, Row, main, row, timed
+
+import tailrace as tr
 
 
 def add_one(event: int) -> int:

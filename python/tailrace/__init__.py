@@ -55,6 +55,7 @@ from ._errors import (
     StartError,
     SystemLimit,
 )
+from ._multi_call import abcast, multi_call
 from ._pipeline import Pipeline, PipelineHandle, Stats, Summary
 from ._pipeline_options import (
     NOT_SET,
@@ -65,7 +66,6 @@ from ._pipeline_options import (
     RateLimit,
     Retry,
 )
-from ._multi_call import abcast, multi_call
 from ._process import (
     ProcessInfo,
     process_info,

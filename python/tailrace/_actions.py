@@ -34,7 +34,7 @@ UNSET: Final = _Constant("UNSET")
 
 
 class _Action:
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         shown = ((name, getattr(self, name)) for name in self.__slots__)

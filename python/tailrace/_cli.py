@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tailrace._examples import archiver  # only the demo needs the examples
 
-    return archiver.main(options.folder, options.work, options.chaos)
+    code: int = archiver.main(options.folder, options.work, options.chaos)
+    return code
 
 
 def run_demo(archive: Callable[[Path, Path, bool], int]) -> int:

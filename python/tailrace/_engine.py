@@ -1,8 +1,9 @@
 """The engine's life: lazy start, options, stop at interpreter exit, fork.
 
-There is one engine at a time. It starts with the first use, or with `Engine(...)` when it needs options.
-It is stopped by `shutdown`, by leaving a `with Engine():` block, or when the interpreter ends.
-Everything here goes through the control door (cffi), which waits without the interpreter lock.
+There is one engine at a time. It starts with the first use, or with `Engine(...)` when it needs
+options. It is stopped by `shutdown`, by leaving a `with Engine():` block, or when the interpreter
+ends. Everything here goes through the control door (cffi), which waits without the interpreter
+lock.
 """
 
 from __future__ import annotations

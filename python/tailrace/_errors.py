@@ -38,7 +38,7 @@ class NoProcess(CallExit, LookupError):
 
 
 class DeadlockError(CallExit):
-    """This call would wait for ever: `cycle` is the Pids that wait for each other, the caller first."""
+    """The call would wait for ever: `cycle` is who waits for each other, the caller first."""
 
     def __init__(self, cycle: tuple[Any, ...]) -> None:
         """Make the error for a cycle of waiting processes."""

@@ -1,7 +1,8 @@
 """Requests to many servers at once.
 
-A call waits for one answer at a time, so each destination gets a process that asks it; they answer to a
-collecting process, which the caller calls. What comes late reaches nobody: its process has ended.
+A call waits for one answer at a time, so each destination gets a process that asks it; they answer
+to a collecting process, which the caller calls. What comes late reaches nobody: its process has
+ended.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def multi_call(
         timeout: seconds for all of them together; None waits for ever.
 
     Returns:
-        `(replies, bad)`: pairs of destination and answer, and the destinations that were missing, ended
-        or did not answer in time; both in the order given.
+        `(replies, bad)`: pairs of destination and answer, and the destinations that were missing,
+        ended or did not answer in time; both in the order given.
 
     Raises:
         TypeError, ValueError: a bad timeout.

@@ -23,8 +23,8 @@ def receive(
     """Take a message out of the caller's mailbox, waiting for one if need be.
 
     Args:
-        match: None takes the oldest message; a `Ref` the oldest that carries it: its `Down`, the Ref
-            itself, or a tuple with the Ref in it. Other messages stay, in order.
+        match: None takes the oldest message; a `Ref` the oldest that carries it: its `Down`, the
+            Ref itself, or a tuple with the Ref in it. Other messages stay, in order.
         timeout: seconds; None waits for ever. A message already there wins over a passed limit.
         default: what to return when the limit passes, instead of raising.
 
@@ -61,8 +61,8 @@ def trap_exit(flag: bool = True) -> bool:
 class ProcessInfo:
     """What `process_info` knows of a process.
 
-    `status` is "waiting", "runnable", "running" or "exiting"; `memory` is bytes held by the engine for
-    the process and its mailbox; `reductions` the callbacks it has run.
+    `status` is "waiting", "runnable", "running" or "exiting"; `memory` is bytes held by the engine
+    for the process and its mailbox; `reductions` the callbacks it has run.
     """
 
     pid: Pid

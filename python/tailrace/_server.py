@@ -25,9 +25,9 @@ _CALLBACKS = (
 class GenServer:
     """A server: derive from it, keep the state on `self`, define the callbacks you need.
 
-    Callbacks of one server never overlap. A callback that raises ends the server with that exception;
-    links, monitors and supervisors act on it. `handle_call`'s plain return is the answer; anything
-    else is said with `NOREPLY`, `Reply`, `NoReply` or `Stop`.
+    Callbacks of one server never overlap. A callback that raises ends the server with that
+    exception; links, monitors and supervisors act on it. `handle_call`'s plain return is the
+    answer; anything else is said with `NOREPLY`, `Reply`, `NoReply` or `Stop`.
 
     >>> import tailrace as tr
     >>> class Counter(tr.GenServer):
@@ -170,5 +170,5 @@ class MissingCallback(AttributeError):
     def __init__(self, server: object, callback: str, message: Any) -> None:
         """Say which server, which callback and which message."""
         super().__init__(
-            f"{type(server).__qualname__} has no {callback}; it was asked to handle {short(message)}"
-        )
+            f"{type(server).__qualname__} has no {callback}; it was asked to handle
+        {short(message)}" )

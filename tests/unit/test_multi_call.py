@@ -65,7 +65,9 @@ def test_o121_abcast_reaches_all_that_are_there() -> None:
         server.stop()
 
 
-@pytest.mark.parametrize(("timeout", "error"), [(-1, ValueError), ("x", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("timeout", "error"), [(-1, ValueError), ("x", TypeError), (True, TypeError)]
+)
 def test_a_bad_timeout_is_refused_before_anything_is_sent(
     timeout: object, error: type[Exception]
 ) -> None:
