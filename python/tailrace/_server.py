@@ -170,5 +170,5 @@ class MissingCallback(AttributeError):
     def __init__(self, server: object, callback: str, message: Any) -> None:
         """Say which server, which callback and which message."""
         super().__init__(
-            f"{type(server).__qualname__} has no {callback}; it was asked to handle
-        {short(message)}" )
+            f"{type(server).__qualname__} has no {callback}; it was to handle {short(message)}"
+        )
