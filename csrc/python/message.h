@@ -41,6 +41,7 @@ typedef struct message_object {
 typedef struct tr_message_state {
     PyTypeObject *message_type; /* all owned */
     PyTypeObject *ledger_type;
+    PyTypeObject *held_type;
     PyTypeObject *loop_type;
     PyTypeObject *batches_type;
     PyTypeObject *open_batch_type;
@@ -70,6 +71,7 @@ void tr_message_free_state(tr_message_state *state);
 extern PyType_Spec tr_message_spec;
 PyObject *tr_message_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf,
                                 PyObject *names);
+int tr_ledger_init(PyObject *module, tr_message_state *state);
 int tr_message_loop_init(PyObject *module, tr_message_state *state);
 int tr_open_batches_init(PyObject *module, tr_message_state *state);
 int tr_rate_limit_init(PyObject *module, tr_message_state *state);

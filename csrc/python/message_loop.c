@@ -1,7 +1,5 @@
 /* message_loop.c: the loops over messages that run once per chunk or batch.
  *
- * Ledger       what became of a pipeline's messages, and whether it has been halted. One per
- *              pipeline, used by all its workers: counters are atomic and grow once per chunk.
  * MessageLoop  a processor's handle_events: calls handle_message for each message of a chunk,
  *              settles what failed, acknowledges, and answers what goes on to the batchers. Belongs
  *              to one worker.
@@ -14,106 +12,11 @@
  * an acknowledger) is handed to Python functions, at most once per failed message or chunk.
  *
  * References: lists and messages are owned by the callers throughout; "borrowed" is said. */
+#include "ledger.h"
 #include "message.h"
 
-#include <stdatomic.h>
 #include <structmember.h>
 #include <time.h>
-
-/* ---- Ledger ------------------------------------------------------------------------------------- */
-
-enum { SUCCESSFUL, FAILED, RETRIED, DEAD, LOST, RECEIVED, COUNTERS };
-
-typedef struct ledger {
-    PyObject_HEAD
-    _Atomic unsigned long long counters[COUNTERS];
-    _Atomic bool halted;
-} ledger;
-
-static PyObject *ledger_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, ":Ledger", names))
-        return NULL;
-    return type->tp_alloc(type, 0); /* zeroed */
-}
-
-static void plain_dealloc(PyObject *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static void count(ledger *self, int counter, Py_ssize_t number) {
-    if (number > 0)
-        atomic_fetch_add_explicit(&self->counters[counter], (unsigned long long)number,
-                                  memory_order_relaxed);
-}
-
-static PyObject *ledger_counter(PyObject *self, void *closure) {
-    return PyLong_FromUnsignedLongLong(((ledger *)self)->counters[(intptr_t)closure]);
-}
-
-static PyObject *ledger_add(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"successful", "failed", "retried", "dead", "lost", NULL};
-    Py_ssize_t numbers[COUNTERS] = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|nnnnn:add", names, &numbers[SUCCESSFUL],
-                                     &numbers[FAILED], &numbers[RETRIED], &numbers[DEAD],
-                                     &numbers[LOST]))
-        return NULL;
-    for (int i = 0; i < COUNTERS; i++)
-        count((ledger *)self, i, numbers[i]);
-    Py_RETURN_NONE;
-}
-
-/* Taken by processors and not finished since; what died with a worker stays in it. A run repeated was
- * received twice. */
-static PyObject *ledger_in_flight(PyObject *object, void *Py_UNUSED(closure)) {
-    ledger *self = (ledger *)object;
-    unsigned long long finished = self->counters[SUCCESSFUL] + self->counters[FAILED] +
-                                  self->counters[RETRIED] + self->counters[LOST];
-    unsigned long long received = self->counters[RECEIVED];
-    return PyLong_FromUnsignedLongLong(received > finished ? received - finished : 0);
-}
-
-static PyObject *ledger_halt(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    ((ledger *)self)->halted = true;
-    Py_RETURN_NONE;
-}
-
-static PyObject *ledger_halted(PyObject *self, void *Py_UNUSED(closure)) {
-    return PyBool_FromLong(((ledger *)self)->halted);
-}
-
-static PyGetSetDef ledger_attributes[] = {
-    {"successful", ledger_counter, NULL, "int: acknowledged as successful.", (void *)SUCCESSFUL},
-    {"failed", ledger_counter, NULL, "int: acknowledged as failed.", (void *)FAILED},
-    {"retried", ledger_counter, NULL, "int: runs repeated.", (void *)RETRIED},
-    {"dead", ledger_counter, NULL, "int: taken by the dead letter.", (void *)DEAD},
-    {"in_flight", ledger_in_flight, NULL, "int: taken by processors, not finished.", NULL},
-    {"halted", ledger_halted, NULL, "bool: whether no further callback may start.", NULL},
-    {NULL, NULL, NULL, NULL, NULL}};
-
-static PyMethodDef ledger_methods[] = {
-    {"add", (PyCFunction)(void (*)(void))ledger_add, METH_VARARGS | METH_KEYWORDS,
-     "add($self, successful=0, failed=0, retried=0, dead=0, lost=0)\n--\n\nCount messages."},
-    {"halt", ledger_halt, METH_NOARGS,
-     "halt($self, /)\n--\n\nStart no further callback of the pipeline's."},
-    {NULL, NULL, 0, NULL}};
-
-static PyType_Slot ledger_slots[] = {
-    {Py_tp_doc, "Ledger()\n--\n\nWhat became of a pipeline's messages, and whether it was halted."},
-    {Py_tp_new, ledger_new},
-    {Py_tp_dealloc, plain_dealloc},
-    {Py_tp_getset, ledger_attributes},
-    {Py_tp_methods, ledger_methods},
-    {0, NULL}};
-
-static PyType_Spec ledger_spec = {
-    .name = "tailrace._core.Ledger",
-    .basicsize = sizeof(ledger),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = ledger_slots,
-};
 
 /* ---- MessageLoop -------------------------------------------------------------------------------- */
 
@@ -127,6 +30,7 @@ typedef struct message_loop {
     PyObject *batchers;      /* frozenset of names, owned; NULL: there are none */
     PyObject *known;         /* the name found in batchers last, owned or NULL */
     ledger *ledger;          /* owned */
+    held *held;              /* owned: how many messages the worker has in hand */
     PyObject *on_error;      /* owned: (message, exception) -> whether the message was taken away */
     PyObject *on_failed;     /* owned: (failed) -> failed, before they are acknowledged */
     PyObject *acknowledge;   /* owned: (successful, failed), does not raise for an acknowledger */
@@ -274,8 +178,8 @@ static int acknowledge(message_loop *self, PyObject *done, PyObject *failed, boo
         Py_DECREF(answer);
     }
     if (!self->batchers)
-        count(self->ledger, SUCCESSFUL, PyList_GET_SIZE(done));
-    count(self->ledger, FAILED, lost);
+        tr_ledger_count(self->ledger, LEDGER_SUCCESSFUL, PyList_GET_SIZE(done));
+    tr_ledger_count(self->ledger, LEDGER_FAILED, lost);
     return 0;
 }
 
@@ -283,7 +187,8 @@ static PyObject *run_chunk(message_loop *self, PyObject *events) {
     PyObject *failed = NULL, *answer = NULL;
     Py_ssize_t kept = 0;
     bool told = false;
-    count(self->ledger, RECEIVED, PyList_GET_SIZE(events));
+    Py_ssize_t size = PyList_GET_SIZE(events);
+    tr_held_add(self->held, size);
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(events); i++) {
         if (atomic_load_explicit(&self->ledger->halted, memory_order_relaxed)) {
             answer = Py_NewRef(Py_None);
@@ -301,6 +206,7 @@ static PyObject *run_chunk(message_loop *self, PyObject *events) {
         goto done;
     answer = Py_NewRef(self->batchers && kept > 0 ? events : Py_None);
 done:
+    tr_held_add(self->held, -size);
     Py_XDECREF(failed);
     return answer;
 }
@@ -324,13 +230,13 @@ static PyObject *loop_vectorcall(PyObject *self, PyObject *const *args, size_t n
 }
 
 static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"handle_message", "batchers",  "ledger",      "on_error",
-                            "on_failed",      "acknowledge", NULL};
-    PyObject *handler, *batchers, *book, *on_error, *on_failed, *acknowledge;
+    static char *names[] = {"handle_message", "batchers",  "ledger",      "held",
+                            "on_error",       "on_failed", "acknowledge", NULL};
+    PyObject *handler, *batchers, *book, *hand, *on_error, *on_failed, *acknowledge;
     tr_message_state *state = tr_message_state_of(PyType_GetModule(type));
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO!OOO:MessageLoop", names, &handler,
-                                     &batchers, state->ledger_type, &book, &on_error, &on_failed,
-                                     &acknowledge))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO!O!OOO:MessageLoop", names, &handler,
+                                     &batchers, state->ledger_type, &book, state->held_type, &hand,
+                                     &on_error, &on_failed, &acknowledge))
         return NULL;
     if (batchers != Py_None && !PyFrozenSet_CheckExact(batchers)) {
         PyErr_SetString(PyExc_TypeError, "batchers: expected None or a frozenset");
@@ -347,6 +253,7 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->receiver = bound ? Py_NewRef(PyMethod_GET_SELF(handler)) : NULL;
     self->batchers = batchers == Py_None ? NULL : Py_NewRef(batchers);
     self->ledger = (ledger *)Py_NewRef(book);
+    self->held = (held *)Py_NewRef(hand);
     self->on_error = Py_NewRef(on_error);
     self->on_failed = Py_NewRef(on_failed);
     self->acknowledge = Py_NewRef(acknowledge);
@@ -384,6 +291,7 @@ static void loop_dealloc(PyObject *object) {
     Py_CLEAR(self->batchers);
     Py_CLEAR(self->known);
     Py_CLEAR(self->ledger);
+    Py_CLEAR(self->held);
     type->tp_free(object);
     Py_DECREF(type);
 }
@@ -393,7 +301,8 @@ static PyMemberDef loop_members[] = {
     {NULL, 0, 0, 0, NULL}};
 
 static PyType_Slot loop_slots[] = {
-    {Py_tp_doc, "MessageLoop(handle_message, batchers, ledger, on_error, on_failed, acknowledge)\n"
+    {Py_tp_doc, "MessageLoop(handle_message, batchers, ledger, held, on_error, on_failed, "
+                "acknowledge)\n"
                 "--\n\nA processor's handle_events."},
     {Py_tp_new, loop_new},
     {Py_tp_dealloc, loop_dealloc},
@@ -607,8 +516,7 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL}};
 
 int tr_message_loop_init(PyObject *module, tr_message_state *state) {
-    if (tr_message_add_type(module, &ledger_spec, &state->ledger_type, true) < 0 ||
-        tr_message_add_type(module, &loop_spec, &state->loop_type, true) < 0)
+    if (tr_message_add_type(module, &loop_spec, &state->loop_type, true) < 0)
         return -1;
     return PyModule_AddFunctions(module, functions);
 }

@@ -95,7 +95,7 @@ int tr_message_init(PyObject *module) {
         tr_message_add_type(module, &tr_message_spec, &state->message_type, true) < 0)
         return -1;
     state->message_type->tp_vectorcall = tr_message_vectorcall;
-    if (tr_message_loop_init(module, state) < 0 || tr_open_batches_init(module, state) < 0)
+    if (tr_ledger_init(module, state) < 0 || tr_message_loop_init(module, state) < 0 || tr_open_batches_init(module, state) < 0)
         return -1;
     if (tr_rate_limit_init(module, state) < 0)
         return -1;
@@ -107,6 +107,7 @@ int tr_message_traverse(tr_message_state *state, visitproc visit, void *arg) {
         return 0;
     Py_VISIT(state->message_type);
     Py_VISIT(state->ledger_type);
+    Py_VISIT(state->held_type);
     Py_VISIT(state->loop_type);
     Py_VISIT(state->batches_type);
     Py_VISIT(state->open_batch_type);
@@ -128,6 +129,7 @@ void tr_message_clear(tr_message_state *state) {
 #endif
     Py_CLEAR(state->message_type);
     Py_CLEAR(state->ledger_type);
+    Py_CLEAR(state->held_type);
     Py_CLEAR(state->loop_type);
     Py_CLEAR(state->batches_type);
     Py_CLEAR(state->open_batch_type);

@@ -30,6 +30,7 @@ typedef struct batches {
     PyObject *module;        /* borrowed: the type keeps it alive */
     tr_message_state *state; /* of the module */
     tr_batcher batcher;
+    unsigned long long waiting; /* messages in open batches */
     PyObject *by_key;   /* owned dict: key -> open_batch */
     PyObject *restarts; /* owned dict: key -> accumulator that the last emit answered, or NULL */
     PyObject *splitter; /* owned; NULL: split by size */
@@ -122,6 +123,7 @@ static open_batch *find_or_open(batches *self, PyObject *key, uint64_t now) {
 static int leave(batches *self, open_batch *batch, PyObject *trigger, PyObject **left) {
     int outcome = -1;
     Py_INCREF(batch);
+    self->waiting -= batch->batch.count;
     tr_batcher_close(&self->batcher, &batch->batch);
     PyObject *triple = PyTuple_Pack(3, batch->messages, batch->key, trigger);
     if (PyDict_DelItem(self->by_key, batch->key) == 0 && triple && (*left || (*left = PyList_New(0))))
@@ -183,6 +185,7 @@ static int put(batches *self, open_batch *batch, PyObject *message) {
     int emit = self->splitter ? ask_splitter(self, batch, message) : 0;
     if (emit < 0 || PyList_Append(batch->messages, message) < 0)
         return -1;
+    self->waiting++;
     bool full = tr_batcher_add(&self->batcher, &batch->batch);
     if (emit && keep_accumulator(self, batch) < 0)
         PyErr_Clear(); /* cannot be compared or kept: the key starts from the initial one */
@@ -325,11 +328,7 @@ static PyObject *batches_deadline(PyObject *object, void *Py_UNUSED(closure)) {
 }
 
 static PyObject *batches_waiting(PyObject *object, void *Py_UNUSED(closure)) {
-    batches *self = (batches *)object;
-    unsigned long long messages = 0;
-    for (tr_open_batch *batch = self->batcher.first; batch; batch = batch->next)
-        messages += batch->count;
-    return PyLong_FromUnsignedLongLong(messages);
+    return PyLong_FromUnsignedLongLong(((batches *)object)->waiting);
 }
 
 static PyObject *batches_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {

@@ -59,6 +59,7 @@ class BatcherWorker(Forwarder, ProducerConsumer):
     def handle_events(self, messages: list[Message], sender: Any) -> Any:
         """Put messages into their batches."""
         left, refused = self.batches.add(messages, _core.now())
+        self.held.number = self.batches.waiting
         if refused is not None:
             self.refuse(refused)
         if not self.timed:
@@ -92,11 +93,13 @@ class BatcherWorker(Forwarder, ProducerConsumer):
         if message is not EXPIRE:
             return super().handle_info(message)
         left = self.batches.expire(_core.now())
+        self.held.number = self.batches.waiting
         self.set_timer()
         return NoReply(events=left) if left else None
 
     def last_events(self) -> list[Any] | None:
         """Everything leaves."""
+        self.held.number = 0
         return self.batches.flush()
 
 
@@ -118,7 +121,9 @@ class BatchProcessor(Subscriber, Consumer):
         for messages, batch_key, trigger in batches:
             if not self.shared.ledger.halted:
                 info = BatchInfo(self.key, batch_key, None, len(messages), trigger)
+                self.held.number = info.size
                 self.run(messages, info)
+                self.held.number = 0
 
     def run(self, messages: list[Message], info: BatchInfo) -> None:
         """Run one batch, settle what failed, acknowledge."""
@@ -143,5 +148,4 @@ class BatchProcessor(Subscriber, Consumer):
             failed = self.settler.settle(failed)
         if told:
             acknowledge(ok, failed)
-        lost = 0 if error is not None else max(0, info.size - returned)
-        self.shared.ledger.add(successful=len(ok), failed=len(failed), lost=lost)
+        self.shared.ledger.add(successful=len(ok), failed=len(failed))

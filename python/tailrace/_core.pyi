@@ -174,8 +174,6 @@ class Ledger:
     @property
     def dead(self) -> int: ...
     @property
-    def in_flight(self) -> int: ...
-    @property
     def halted(self) -> bool: ...
     def add(
         self,
@@ -183,9 +181,13 @@ class Ledger:
         failed: int = 0,
         retried: int = 0,
         dead: int = 0,
-        lost: int = 0,
     ) -> None: ...
     def halt(self) -> None: ...
+
+@final
+class Held:
+    number: int
+    def add(self, number: int, /) -> None: ...
 
 @final
 class MessageLoop:
@@ -194,6 +196,7 @@ class MessageLoop:
         handle_message: Callable[[Message], Message],
         batchers: frozenset[str] | None,
         ledger: Ledger,
+        held: Held,
         on_error: Callable[[Message, BaseException], bool],
         on_failed: Callable[[list[Message]], list[Message]],
         acknowledge: Callable[[list[Message], list[Message]], object],

@@ -53,7 +53,7 @@ def drain(shared: Shared) -> None:
             "pipeline %s: drain_timeout of %s s is over, %d messages and %d workers unfinished",
             shared.plan.name,
             shared.plan.drain_timeout,
-            shared.ledger.in_flight,
+            shared.in_flight(),
             len(waiting),
         )
 

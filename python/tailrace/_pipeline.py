@@ -55,8 +55,9 @@ class Summary:
 class Stats:
     """What became of a pipeline's messages so far: the counts of `Summary`, and those under way.
 
-    `in_flight` messages have been taken by processors and are not finished. `queued` says for each
-    worker, by its registered name, how many messages wait in its mailbox.
+    `in_flight` messages are in the hands of processors, batchers and batch processors. `queued`
+    says for each worker, by its registered name, how many messages of whatever kind wait in its
+    mailbox.
     """
 
     successful: int
@@ -210,7 +211,12 @@ class PipelineHandle:
             queued[self._shared.name(base)] = 0 if info is None else info.message_queue_len
         ledger = self._shared.ledger
         return Stats(
-            ledger.successful, ledger.failed, ledger.retried, ledger.dead, ledger.in_flight, queued
+            ledger.successful,
+            ledger.failed,
+            ledger.retried,
+            ledger.dead,
+            self._shared.in_flight(),
+            queued,
         )
 
     def _check_alive(self) -> None:

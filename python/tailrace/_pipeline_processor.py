@@ -51,6 +51,7 @@ class Processing(Subscriber):
             shared.instance.handle_message,
             frozenset(plan.batchers) if plan.batchers else None,
             shared.ledger,
+            self.held,
             self.raised,
             self.settler.settle,
             acknowledge,
@@ -152,6 +153,7 @@ class Processing(Subscriber):
         handle = self.loop if self.prepare is None or run > 1 else self.handle_prepared
         forward = handle(messages, sender)
         self.waiting += self.parked
+        self.held.number = self.waiting
         return forward
 
     def handle_info(self, message: Any) -> Any:

@@ -1,6 +1,6 @@
 """What the workers of one pipeline share: its plan, its instance of the user's class, its counts.
 
-Made before the workers start and read by all of them. What changes is the ledger, which is atomic,
+Made before the workers start and read by all of them. What changes is the counts, which are atomic,
 and a few marks, each set once, from False to True.
 """
 
@@ -36,6 +36,7 @@ class Shared:
         self.plan = plan
         self.instance = instance
         self.ledger = _core.Ledger()
+        self.held: dict[str, _core.Held] = {}  # by worker: how many messages it has in hand
         self.source = open_source(plan.produce)
         self.top: Any = None  # pid of the process above everything
         self.draining = False  # intake has ended: nobody subscribes again
@@ -77,6 +78,10 @@ class Shared:
         yield from self.batchers()
         if self.plan.batchers:
             yield from self.last()
+
+    def in_flight(self) -> int:
+        """Count the messages that living workers have in hand."""
+        return sum(held.number for held in list(self.held.values()))
 
     def topology(self) -> tuple[list[dict[str, Any]], ...]:
         """Describe the layers (P22 to P25)."""

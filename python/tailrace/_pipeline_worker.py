@@ -58,6 +58,7 @@ class Worker:
         _core.trap_exit(True)
         self.shared = shared
         self.base = base
+        self.held = shared.held[base] = _core.Held()
         self.consumers: dict[Any, Subscription] = {}
 
     def handle_subscribe(self, role: str, options: dict[str, Any], sender: Subscription) -> str:
