@@ -67,7 +67,11 @@ static PyObject *py_send_many(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "OO:send_many", &dests, &message)) return NULL;
     tr_engine *engine = tr_engine_get(state);
     if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
-    PyObject *list = PySequence_Tuple(dests);
+    PyObject *iterator = PyObject_GetIter(dests);
+    if (iterator == NULL && PyErr_ExceptionMatches(PyExc_TypeError))
+        PyErr_Format(PyExc_TypeError, "dests: expected an iterable of destinations, got %R", dests);
+    PyObject *list = iterator == NULL ? NULL : PySequence_Tuple(iterator);
+    Py_XDECREF(iterator);
     if (list == NULL) return NULL;
     Py_ssize_t count = PyTuple_GET_SIZE(list);
     tr_pid *pids = PyMem_Calloc((size_t)count + 1, sizeof *pids);

@@ -235,10 +235,8 @@ PyObject *tr_fork_hook(PyObject *module, PyObject *when) {
 
 static PyObject *pid_number(PyObject *module, PyObject *pid) {
     tr_state *state = tr_state_of(module);
-    tr_engine *engine = tr_engine_get(state);
     tr_pid number;
-    PyObject *name;
-    if (engine == NULL || tr_destination(state, engine, pid, &number, &name) != 0) return NULL;
+    if (tr_engine_get(state) == NULL || tr_only_pid(state, pid, &number) != 0) return NULL;
     return PyLong_FromUnsignedLongLong(number);
 }
 
@@ -255,7 +253,7 @@ PyMethodDef tr_engine_functions[] = {
     {"engine_close", tr_engine_close, METH_NOARGS, "The interpreter ends: nobody attaches now."},
     {"engine_address", tr_engine_address, METH_NOARGS, "The tr_engine * as an int; 0 if none."},
     {"fork_hook", tr_fork_hook, METH_O, "Around os.fork: begin, prepare, parent, child."},
-    {"pid_number", pid_number, METH_O, "The tr_pid of a Pid, a name or a handle; 0 if none."},
+    {"pid_number", pid_number, METH_O, "The tr_pid of a Pid or a handle; 0 if its engine is gone."},
     {"pid_from_number", pid_from_number, METH_O, "The Pid of a tr_pid of the running engine."},
     {NULL, NULL, 0, NULL},
 };

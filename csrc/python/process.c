@@ -278,13 +278,16 @@ static PyObject *py_sleep(PyObject *module, PyObject *seconds) {
     Py_RETURN_NONE;
 }
 
+static int check_bool(PyObject *object, const char *argument) {
+    if (PyBool_Check(object)) return 0;
+    PyErr_Format(PyExc_TypeError, "%s: expected a bool, got %R", argument, object);
+    return -1;
+}
+
 static PyObject *py_trap_exit(PyObject *module, PyObject *flag) {
     tr_state *state;
     tr_engine *engine;
-    if (!PyBool_Check(flag)) {
-        PyErr_Format(PyExc_TypeError, "flag: expected a bool, got %R", flag);
-        return NULL;
-    }
+    if (check_bool(flag, "flag") != 0) return NULL;
     tr_process *self = here(module, &state, &engine);
     return self == NULL ? NULL : PyBool_FromLong(tr_trap_exit(self, flag == Py_True));
 }
@@ -353,10 +356,10 @@ static PyObject *py_demonitor(PyObject *module, PyObject *args, PyObject *keywor
     static char *names[] = {"ref", "flush", "info", NULL};
     tr_state *state;
     tr_engine *engine;
-    PyObject *ref;
-    int flush = 0, info = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|pp:demonitor", names, &ref, &flush, &info))
+    PyObject *ref, *flush = Py_False, *info = Py_False;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|OO:demonitor", names, &ref, &flush, &info))
         return NULL;
+    if (check_bool(flush, "flush") != 0 || check_bool(info, "info") != 0) return NULL;
     tr_process *self = here(module, &state, &engine);
     if (self == NULL) return NULL;
     if (Py_TYPE(ref) != state->Ref) {
@@ -364,8 +367,8 @@ static PyObject *py_demonitor(PyObject *module, PyObject *args, PyObject *keywor
         return NULL;
     }
     tr_ref_object *object = (tr_ref_object *)ref;
-    bool removed = object->engine == state->engine_id && tr_demonitor(self, object->ref, flush);
-    return PyBool_FromLong(removed || !info);
+    bool removed = object->engine == state->engine_id && tr_demonitor(self, object->ref, flush == Py_True);
+    return PyBool_FromLong(removed || info == Py_False);
 }
 
 PyObject *tr_do_exit(tr_state *state, PyObject *dest, PyObject *reason) {

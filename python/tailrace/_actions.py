@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, final
 
+from . import _validate
 from ._core import Pid, Ref
 
 
@@ -69,6 +70,8 @@ class Reply(_Action):
         self.value = value
         self.events = events
         self.continue_ = continue_
+        if timeout is not None:
+            _validate.seconds("timeout", timeout, forever=True)
         self.timeout = timeout
 
 
@@ -93,6 +96,8 @@ class NoReply(_Action):
         """Make the action."""
         self.events = events
         self.continue_ = continue_
+        if timeout is not None:
+            _validate.seconds("timeout", timeout, forever=True)
         self.timeout = timeout
 
 

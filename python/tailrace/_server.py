@@ -126,6 +126,8 @@ class GenServer:
 
     def init(self, *args: Any, **kwargs: Any) -> Any:
         """Set the state up. Returns None, `NoReply(...)`, `Stop(reason)` or `IGNORE`."""
+        if args or kwargs:
+            raise TypeError(f"{type(self).__qualname__} has no init that takes arguments")
         return None
 
     def handle_call(self, request: Any, caller: From) -> Any:

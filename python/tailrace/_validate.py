@@ -10,6 +10,7 @@ value is used. `path` names the argument as the caller wrote it.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -41,11 +42,12 @@ def seconds(path: str, value: object, *, zero: bool = True, forever: bool = Fals
     expected = f"seconds {'>=' if zero else '>'} 0"
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise wrong_type(path, expected, value)
-    if math.isnan(value) or value < 0 or (value == 0 and not zero):
+    if not value >= 0 or (value == 0 and not zero):  # not a number is not >= 0 either
         raise wrong_value(path, expected, value)
-    if math.isinf(value) and not forever:
+    number = float(value) if value <= sys.float_info.max else math.inf
+    if math.isinf(number) and not forever:
         raise wrong_value(path, f"finite {expected}", value)
-    return float(value)
+    return number
 
 
 def optional_seconds(path: str, value: object, *, zero: bool = True) -> float | None:

@@ -393,7 +393,7 @@ def test_o125_a_bad_timeout_ends_the_server_and_says_so(seconds: Any) -> None:
     server = Server.start()
     reason = end_of(server, lambda: server.cast(lambda self: tr.NoReply(timeout=seconds)))
     assert isinstance(reason, ValueError | TypeError)
-    assert str(reason).startswith("timeout: expected a number of seconds >= 0")
+    assert str(reason).startswith("timeout: expected ")
 
 
 # ---- One at a time --------------------------------------------------------------------------------
