@@ -514,6 +514,12 @@ class Bomb:
         return explode, ()
 
 
+def test_a_put_within_a_put_does_not_hang(store: Store) -> None:
+    """As by a signal handler, or a `__del__` that the garbage collector runs in between."""
+    with store._gate:
+        assert store.put([b"x"], 0.0) == range(1, 2)
+
+
 def test_close_finishes_what_was_asked_for(store: Store) -> None:
     store.put([b"x"], 0.0)
     with locked(store.path):

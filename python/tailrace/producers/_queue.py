@@ -112,9 +112,9 @@ class Queue:
 
     All methods may be called from any thread. After `os.fork` the object works in the child too.
 
-    >>> import tempfile, os
-    >>> path = os.path.join(tempfile.mkdtemp(), "jobs.db")
-    >>> with Queue(path) as queue:
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with Queue(f"{folder.name}/jobs.db") as queue:
     ...     queue.put({"job": 1})
     ...     queue.put_many(["a", "b"], delay=60)
     ...     queue.stats()
@@ -163,8 +163,9 @@ class Queue:
         Raises:
             QueueError: The file is locked, full or broken, or the queue closed. Nothing was stored.
 
-        >>> import tempfile, os
-        >>> queue = Queue(os.path.join(tempfile.mkdtemp(), "jobs.db"))
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> queue = Queue(f"{folder.name}/jobs.db")
         >>> queue.put("first")
         1
         """
@@ -176,8 +177,9 @@ class Queue:
 
         Args and errors as for `put`; `items` is any iterable.
 
-        >>> import tempfile, os
-        >>> queue = Queue(os.path.join(tempfile.mkdtemp(), "jobs.db"))
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> queue = Queue(f"{folder.name}/jobs.db")
         >>> queue.put_many(["a", "b"])
         [1, 2]
         """
@@ -211,8 +213,9 @@ class Queue:
         Each has `id`, `data`, `attempts` and `state`: "ready", "delayed" or "leased". Raises
         QueueError.
 
-        >>> import tempfile, os
-        >>> queue = Queue(os.path.join(tempfile.mkdtemp(), "jobs.db"))
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> queue = Queue(f"{folder.name}/jobs.db")
         >>> _ = queue.put("a")
         >>> [(item.id, item.data, item.attempts, item.state) for item in queue.items()]
         [(1, 'a', 0, 'ready')]
@@ -224,8 +227,9 @@ class Queue:
 
         An item whose time has come, or whose lease has ended, is ready. Raises QueueError.
 
-        >>> import tempfile, os
-        >>> Queue(os.path.join(tempfile.mkdtemp(), "jobs.db")).stats().ready
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> Queue(f"{folder.name}/jobs.db").stats().ready
         0
         """
         return self._store.counts()
@@ -238,8 +242,9 @@ class Queue:
         Each has `id`, `data`, `attempts`, `reason` (text) and `failed_at` (seconds since the
         epoch). Raises QueueError.
 
-        >>> import tempfile, os
-        >>> Queue(os.path.join(tempfile.mkdtemp(), "jobs.db")).dead_letters()
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> Queue(f"{folder.name}/jobs.db").dead_letters()
         []
         """
         return [DeadLetter(*row) for row in self._store.dead()]
@@ -252,8 +257,9 @@ class Queue:
 
         Raises QueueError.
 
-        >>> import tempfile, os
-        >>> Queue(os.path.join(tempfile.mkdtemp(), "jobs.db")).requeue()
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> Queue(f"{folder.name}/jobs.db").requeue()
         0
         """
         count = self._store.requeue(_ids(ids))
@@ -263,8 +269,9 @@ class Queue:
     def purge(self, ids: Iterable[int] | None = None) -> int:
         """Remove dead letters for good; returns how many. `ids` and errors as for `requeue`.
 
-        >>> import tempfile, os
-        >>> Queue(os.path.join(tempfile.mkdtemp(), "jobs.db")).purge([7])
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> Queue(f"{folder.name}/jobs.db").purge([7])
         0
         """
         return self._store.purge(_ids(ids))
@@ -276,8 +283,9 @@ class Queue:
 
         The last object to close the file folds the WAL into it. Closing twice does nothing.
 
-        >>> import tempfile, os
-        >>> Queue(os.path.join(tempfile.mkdtemp(), "jobs.db")).close()
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> Queue(f"{folder.name}/jobs.db").close()
         """
         self._store.close()
 

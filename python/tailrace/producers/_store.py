@@ -128,7 +128,8 @@ class Store:
         self._worker: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None  # the worker's
         self._pause: _Pause | None = None
-        self._gate = threading.Lock()  # guards _closed and _worker
+        # Guards _closed and _worker. Reentrant: a signal handler or a `__del__` may put, too.
+        self._gate = threading.RLock()
         self._listing = threading.Lock()  # held while a caller has a connection
 
     # Changes
