@@ -174,8 +174,9 @@ def test_shortfall_and_surplus() -> None:
     assert received_kind("demand") == ("demand", 2)
     assert batches(1) == [[0, 1]]
     made.ask(3)
-    assert received() == ("demand", 1)
-    assert batches(2) == [[2, 3], [0]]
+    got = [received() for _ in range(3)]
+    assert [g for g in got if isinstance(g, list)] == [[2, 3], [0]]
+    assert ("demand", 1) in got
 
 
 @pytest.mark.parametrize(
@@ -451,15 +452,24 @@ def test_the_table_of_cancel_modes(
         producer.stop(reason)
     else:
         made.cancel(reason)
-        assert received_kind("lost") == ("lost", ("cancel", reason))
+    told, reasons = set(), []
+    while len(told) < (1 if down else 2) or not (lives or reasons):  # they come in any order
+        message = received()
+        if isinstance(message, tr.Down):
+            reasons.append(message.reason)
+        elif message[0] in ("lost", "cancelled"):
+            told.add(message)
+    if down:
+        assert told == {("cancelled", ("down", reason))}
+    else:
+        assert told == {("lost", ("cancel", reason)), ("cancelled", ("cancel", reason))}
         assert producer.alive
-    assert received_kind("cancelled") == ("cancelled", ("down" if down else "cancel", reason))
     if lives:
         assert tr.demand(sink) == "forward"
         sink.stop("shutdown")
         assert watch.reason() == "shutdown"
     else:
-        assert watch.reason() == reason
+        assert reasons == [reason]
         assert any("ends, as its subscription" in r.message for r in caplog.records)  # S132
     producer.exit("kill")
 
