@@ -312,6 +312,8 @@ class Pipeline:
             if shared.signalled:
                 _core.send(pid, FINISH)
             reason = _core.receive(_core.monitor(pid), None, UNSET).reason
+        if reason == "noproc":  # it had ended before it was watched
+            reason = shared.reason
         if shared.failure is not None:
             raise shared.failure
         if shared.died or reason not in ("normal", "shutdown"):

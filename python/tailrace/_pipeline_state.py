@@ -42,6 +42,7 @@ class Shared:
         self.draining = False  # intake has ended: nobody subscribes again
         self.stopping = False  # the workers are being stopped for good
         self.signalled = False  # a signal asked for the end
+        self.reason: Any = "killed"  # it ended for, if it could say it
         self.died = False  # the tree ended by itself, after too many restarts
         self.failure: BaseException | None = None  # what ended the intake
 

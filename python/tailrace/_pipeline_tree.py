@@ -80,6 +80,7 @@ class Top(GenServer):
     def terminate(self, reason: Any) -> None:
         """Stop the tree; the terminator in it drains."""
         self.shared.stopping = True
+        self.shared.reason = reason
         if self.supervisor is not None:
             with contextlib.suppress(NoProcess):  # it has ended by itself meanwhile
                 self.supervisor.stop("shutdown")
