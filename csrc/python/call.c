@@ -4,6 +4,7 @@
  * wait is detached. On the main thread it is cut into steps of 50 ms, because a signal may be delivered
  * to another thread; a signal delivered here ends a step at once. Python's handlers run between steps and
  * may raise. */
+#include "docs.h"
 #include "state.h"
 
 #define STEP UINT64_C(50000000)
@@ -257,17 +258,11 @@ static PyObject *py_reply(PyObject *module, PyObject *args) {
 }
 
 PyMethodDef tr_call_functions[] = {
-    {"send", (PyCFunction)(void (*)(void))py_send, METH_FASTCALL,
-     "send($module, dest, message, /)\n--\n\nPut a message into a mailbox."},
-    {"cast", (PyCFunction)(void (*)(void))py_cast, METH_FASTCALL,
-     "cast($module, dest, request, /)\n--\n\nHand a request to a server's handle_cast."},
-    {"send_many", py_send_many, METH_VARARGS,
-     "send_many($module, dests, message, /)\n--\n\nSend one message to many."},
-    {"call", (PyCFunction)(void (*)(void))py_call, METH_VARARGS | METH_KEYWORDS,
-     "call($module, dest, request, timeout=5.0)\n--\n\nAsk a server and wait for the answer."},
-    {"stop", (PyCFunction)(void (*)(void))py_stop, METH_VARARGS | METH_KEYWORDS,
-     "stop($module, dest, reason='normal', timeout=None)\n--\n\nAsk a server to end and wait."},
-    {"reply", py_reply, METH_VARARGS,
-     "reply($module, caller, value, /)\n--\n\nAnswer a call, from anywhere, once."},
+    {"send", (PyCFunction)(void (*)(void))py_send, METH_FASTCALL, tr_doc_send},
+    {"cast", (PyCFunction)(void (*)(void))py_cast, METH_FASTCALL, tr_doc_cast},
+    {"send_many", py_send_many, METH_VARARGS, tr_doc_send_many},
+    {"call", (PyCFunction)(void (*)(void))py_call, METH_VARARGS | METH_KEYWORDS, tr_doc_call},
+    {"stop", (PyCFunction)(void (*)(void))py_stop, METH_VARARGS | METH_KEYWORDS, tr_doc_stop},
+    {"reply", py_reply, METH_VARARGS, tr_doc_reply},
     {NULL, NULL, 0, NULL},
 };

@@ -4,6 +4,7 @@
  * to other objects, so it takes no part in garbage collection and may be shared by threads freely.
  * Ref and From likewise. A Timer owns one reference to the core's timer. The types are heap types of the
  * module; methods find the state through their defining class. */
+#include "docs.h"
 #include "state.h"
 
 #define STATE(type) ((tr_state *)PyType_GetModuleState(type))
@@ -127,29 +128,19 @@ static PyObject *pid_name(PyObject *object, void *unused) {
 }
 
 static PyMethodDef pid_methods[] = {
-    {"send", pid_send, METH_O,
-     "send($self, message, /)\n--\n\nPut a message into the mailbox. Never blocks; to a process "
-     "that ended it does nothing."},
-    {"cast", pid_cast, METH_O,
-     "cast($self, request, /)\n--\n\nHand a request to the server's handle_cast. Never blocks."},
-    {"call", (PyCFunction)(void (*)(void))pid_call, METH_VARARGS | METH_KEYWORDS,
-     "call($self, request, timeout=5.0)\n--\n\nAsk the server and wait for the answer of its "
-     "handle_call.\n\ntimeout is in seconds; None waits for ever. Raises CallTimeout, NoProcess, "
-     "CallExit."},
-    {"stop", (PyCFunction)(void (*)(void))pid_stop, METH_VARARGS | METH_KEYWORDS,
-     "stop($self, reason='normal', timeout=None)\n--\n\nAsk the server to end and wait until it "
-     "has."},
-    {"exit", pid_exit, METH_O,
-     "exit($self, reason, /)\n--\n\nSend an exit signal. Returns True."},
-    {"info", pid_info, METH_NOARGS,
-     "info($self, /)\n--\n\nA ProcessInfo, or None if the process has ended."},
+    {"send", pid_send, METH_O, tr_doc_pid_send},
+    {"cast", pid_cast, METH_O, tr_doc_pid_cast},
+    {"call", (PyCFunction)(void (*)(void))pid_call, METH_VARARGS | METH_KEYWORDS, tr_doc_pid_call},
+    {"stop", (PyCFunction)(void (*)(void))pid_stop, METH_VARARGS | METH_KEYWORDS, tr_doc_pid_stop},
+    {"exit", pid_exit, METH_O, tr_doc_pid_exit},
+    {"info", pid_info, METH_NOARGS, tr_doc_pid_info},
     {"__reduce__", pid_reduce, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef pid_properties[] = {
-    {"alive", pid_alive, NULL, "Whether the process runs.", NULL},
-    {"name", pid_name, NULL, "The registered name, or None.", NULL},
+    {"alive", pid_alive, NULL, tr_doc_pid_alive, NULL},
+    {"name", pid_name, NULL, tr_doc_pid_name, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -160,7 +151,7 @@ static PyType_Slot pid_slots[] = {
     {Py_tp_richcompare, pid_compare},
     {Py_tp_methods, pid_methods},
     {Py_tp_getset, pid_properties},
-    {Py_tp_doc, "The address of a process. Weak: it does not keep the process alive."},
+    {Py_tp_doc, (void *)tr_doc_pid},
     {0, NULL},
 };
 
@@ -199,7 +190,7 @@ static PyType_Slot ref_slots[] = {
     {Py_tp_repr, ref_repr},
     {Py_tp_hash, ref_hash},
     {Py_tp_richcompare, ref_compare},
-    {Py_tp_doc, "A unique reference: of a monitor, a request, a timer."},
+    {Py_tp_doc, (void *)tr_doc_ref},
     {0, NULL},
 };
 
@@ -231,7 +222,7 @@ static PyObject *from_pid(PyObject *self, void *unused) {
 }
 
 static PyGetSetDef from_properties[] = {
-    {"pid", from_pid, NULL, "The process that waits for the answer.", NULL},
+    {"pid", from_pid, NULL, tr_doc_from_pid, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -239,7 +230,7 @@ static PyType_Slot from_slots[] = {
     {Py_tp_dealloc, dealloc},
     {Py_tp_repr, from_repr},
     {Py_tp_getset, from_properties},
-    {Py_tp_doc, "Who waits for the answer of a call; for tailrace.reply."},
+    {Py_tp_doc, (void *)tr_doc_from},
     {0, NULL},
 };
 
@@ -289,18 +280,15 @@ static PyObject *timer_remaining(PyObject *self, PyObject *unused) {
 }
 
 static PyMethodDef timer_methods[] = {
-    {"cancel", timer_cancel, METH_NOARGS,
-     "cancel($self, /)\n--\n\nStop the timer. Seconds that were left, or None if it had fired or "
-     "was cancelled."},
-    {"remaining", timer_remaining, METH_NOARGS,
-     "remaining($self, /)\n--\n\nSeconds left, or None if it has fired or was cancelled."},
+    {"cancel", timer_cancel, METH_NOARGS, tr_doc_timer_cancel},
+    {"remaining", timer_remaining, METH_NOARGS, tr_doc_timer_remaining},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot timer_slots[] = {
     {Py_tp_dealloc, timer_dealloc},
     {Py_tp_methods, timer_methods},
-    {Py_tp_doc, "A message on its way in time; what tailrace.send_after returns."},
+    {Py_tp_doc, (void *)tr_doc_timer},
     {0, NULL},
 };
 

@@ -2,6 +2,7 @@
  *
  * A spawned function's state (callable, arguments, context) is owned by its process and touched only by
  * the thread that runs it; it is released, attached, when the process is buried. */
+#include "docs.h"
 #include "server.h"
 #include "state.h"
 
@@ -367,7 +368,8 @@ static PyObject *py_demonitor(PyObject *module, PyObject *args, PyObject *keywor
         return NULL;
     }
     tr_ref_object *object = (tr_ref_object *)ref;
-    bool removed = object->engine == state->engine_id && tr_demonitor(self, object->ref, flush == Py_True);
+    bool ours = object->engine == state->engine_id;
+    bool removed = ours && tr_demonitor(self, object->ref, flush == Py_True);
     return PyBool_FromLong(removed || info == Py_False);
 }
 
@@ -504,86 +506,29 @@ static PyObject *py_send_after(PyObject *module, PyObject *args, PyObject *keywo
     return result == TR_OK ? tr_timer_new(state, timer) : tr_raise_code(state, result);
 }
 
-static const char spawn_doc[] =
-    "spawn($module, fn, /, *args, name=None, scheduler='thread', priority='normal', **kwargs)\n"
-    "--\n\n"
-    "Run fn(*args, **kwargs) as a process and return its Pid at once.\n"
-    "\n"
-    "What fn returns is dropped; an exception is the process's exit reason.\n"
-    "\n"
-    "Args:\n"
-    "    fn: the function.\n"
-    "    name: a name to register the process by.\n"
-    "    scheduler: 'thread' (it may block) or 'core'.\n"
-    "    priority: 'low', 'normal' or 'high'.\n"
-    "\n"
-    "Raises:\n"
-    "    AlreadyRegistered: the name is taken.\n"
-    "    SystemLimit: too many processes.\n"
-    "    TypeError, ValueError: a bad argument.\n"
-    "\n"
-    "Any thread or process may call it.\n"
-    "\n"
-    ">>> import tailrace as tr\n"
-    ">>> me = tr.self()\n"
-    ">>> pid = tr.spawn(me.send, 'done')\n"
-    ">>> tr.receive(timeout=5)\n"
-    "'done'\n";
-
-static const char spawn_link_doc[] =
-    "spawn_link($module, fn, /, *args, name=None, scheduler='thread', priority='normal', "
-    "**kwargs)\n"
-    "--\n\n"
-    "As spawn, linked to the caller from the first instruction on (O6).\n"
-    "\n"
-    ">>> import tailrace as tr\n"
-    ">>> before = tr.trap_exit()\n"
-    ">>> pid = tr.spawn_link(lambda: None)\n"
-    ">>> tr.receive(timeout=5).reason\n"
-    "'normal'\n"
-    ">>> now = tr.trap_exit(before)\n";
-
-static const char spawn_monitor_doc[] =
-    "spawn_monitor($module, fn, /, *args, name=None, scheduler='thread', priority='normal', "
-    "**kwargs)\n"
-    "--\n\n"
-    "As spawn, watched by the caller from the first instruction on (O7). Returns (Pid, Ref).\n"
-    "\n"
-    ">>> import tailrace as tr\n"
-    ">>> pid, ref = tr.spawn_monitor(lambda: None)\n"
-    ">>> tr.receive(ref, timeout=5).reason\n"
-    "'normal'\n";
-
 PyMethodDef tr_process_functions[] = {
-    {"spawn", (PyCFunction)(void (*)(void))py_spawn, METH_FASTCALL | METH_KEYWORDS, spawn_doc},
+    {"spawn", (PyCFunction)(void (*)(void))py_spawn, METH_FASTCALL | METH_KEYWORDS, tr_doc_spawn},
     {"spawn_link", (PyCFunction)(void (*)(void))py_spawn_link, METH_FASTCALL | METH_KEYWORDS,
-     spawn_link_doc},
+     tr_doc_spawn_link},
     {"spawn_monitor", (PyCFunction)(void (*)(void))py_spawn_monitor,
-     METH_FASTCALL | METH_KEYWORDS, spawn_monitor_doc},
-    {"self", py_self, METH_NOARGS,
-     "self($module, /)\n--\n\nThe Pid of the running process; any other thread gets one."},
+     METH_FASTCALL | METH_KEYWORDS, tr_doc_spawn_monitor},
+    {"self", py_self, METH_NOARGS, tr_doc_self},
     {"receive", py_receive, METH_VARARGS, "See tailrace.receive."},
-    {"sleep", py_sleep, METH_O,
-     "sleep($module, seconds, /)\n--\n\nWait in the engine, on its clock."},
+    {"sleep", py_sleep, METH_O, tr_doc_sleep},
     {"trap_exit", py_trap_exit, METH_O, "See tailrace.trap_exit."},
-    {"link", py_link, METH_O,
-     "link($module, pid, /)\n--\n\nTie the caller and `pid` together: each hears of the other's "
-     "end."},
-    {"unlink", py_unlink, METH_O, "unlink($module, pid, /)\n--\n\nUndo link."},
+    {"link", py_link, METH_O, tr_doc_link},
+    {"unlink", py_unlink, METH_O, tr_doc_unlink},
     {"monitor", (PyCFunction)(void (*)(void))py_monitor, METH_VARARGS | METH_KEYWORDS,
-     "monitor($module, dest, /, *, tag=None)\n--\n\nAsk for a Down when the process ends."},
+     tr_doc_monitor},
     {"demonitor", (PyCFunction)(void (*)(void))py_demonitor, METH_VARARGS | METH_KEYWORDS,
-     "demonitor($module, ref, flush=False, info=False)\n--\n\nUndo monitor."},
-    {"exit", py_exit, METH_VARARGS,
-     "exit($module, pid, reason, /)\n--\n\nSend an exit signal. Returns True."},
+     tr_doc_demonitor},
+    {"exit", py_exit, METH_VARARGS, tr_doc_exit},
     {"register", (PyCFunction)(void (*)(void))py_register, METH_VARARGS | METH_KEYWORDS,
-     "register($module, name, pid=None)\n--\n\nGive a process (the caller) a name."},
-    {"unregister", py_unregister, METH_O, "unregister($module, name, /)\n--\n\nTake a name back."},
-    {"whereis", py_whereis, METH_O,
-     "whereis($module, name, /)\n--\n\nThe Pid that holds the name, or None."},
-    {"registered", py_registered, METH_NOARGS,
-     "registered($module, /)\n--\n\nAll registered names."},
+     tr_doc_register},
+    {"unregister", py_unregister, METH_O, tr_doc_unregister},
+    {"whereis", py_whereis, METH_O, tr_doc_whereis},
+    {"registered", py_registered, METH_NOARGS, tr_doc_registered},
     {"send_after", (PyCFunction)(void (*)(void))py_send_after, METH_VARARGS | METH_KEYWORDS,
-     "send_after($module, dest, message, delay)\n--\n\nSend in `delay` seconds. Returns a Timer."},
+     tr_doc_send_after},
     {NULL, NULL, 0, NULL},
 };

@@ -93,7 +93,7 @@ def ack_now(messages: Message | list[Message]) -> Message | list[Message]:
 
     Takes one message or a non-empty list and returns it. One call per acknowledger and ack_ref;
     what an acknowledger raises reaches the caller. Neither the status nor the way of the messages
-    changes. To be called by whoever holds the messages.
+    changes. To be called by whoever holds the messages, in any thread.
 
     >>> ack_now([Message(1), Message(2)])
     [<Message 1>, <Message 2>]

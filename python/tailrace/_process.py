@@ -48,6 +48,16 @@ def receive(
 def trap_exit(flag: bool = True) -> bool:
     """Turn exit signals to the caller into `Exit` messages; returns the previous flag.
 
+    Neither "kill" nor what the process does to itself can be trapped.
+
+    Args:
+        flag: whether to trap from now on; messages that came before stay.
+
+    Raises:
+        TypeError: `flag` is no bool.
+
+    Any thread or process may call it.
+
     >>> import tailrace as tr
     >>> tr.trap_exit()
     False
@@ -125,7 +135,7 @@ def process_info(pid: Pid) -> ProcessInfo | None:
 
 
 def processes() -> list[Pid]:
-    """The Pids of all processes, of those that are just ending too.
+    """The Pids of all processes, of those that are just ending too. Any thread may call it.
 
     >>> import tailrace as tr
     >>> tr.self() in tr.processes()

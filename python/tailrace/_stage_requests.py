@@ -232,7 +232,8 @@ def resubscribe(
     `old` is a Subscription or its tag; `to` may be another stage than its producer.
 
     The old subscription's own cancel mode decides what its end does: a permanent one stops the
-    consumer, new subscription and all. An unknown `old` is ignored. All else as `subscribe`.
+    consumer, new subscription and all. An unknown `old` is ignored. All else as `subscribe`, also
+    which thread may call it.
 
     >>> import tailrace as tr
     >>> tr.resubscribe("nobody", "old", "normal", "somebody")
@@ -256,7 +257,15 @@ def async_resubscribe(
     cancel: str = "permanent",
     **options: Any,
 ) -> None:
-    """As `resubscribe`, but returns at once; what goes wrong in the consumer is logged."""
+    """As `resubscribe`, but returns at once; what goes wrong in the consumer is logged.
+
+    Any thread or process may call it, also the consumer for itself.
+
+    >>> import tailrace as tr
+    >>> tr.async_resubscribe("nobody", "old", "normal", "somebody")
+    Traceback (most recent call last):
+    TypeError: old: expected a Subscription or its tag, got 'old'
+    """
     resolved = _options(max_demand, min_demand, cancel, options)
     request = _Resubscribe(_old(old), reason, options_of.stage("to", to), resolved)
     _core.stage_cast(options_of.stage("consumer", consumer), _Quiet(request))
@@ -355,6 +364,8 @@ def sync_info(stage: Stage, message: Any, *, timeout: float | None = 5.0) -> Non
 
 def async_info(stage: Stage, message: Any) -> None:
     """As `sync_info`, but returns at once; a stage may use it on itself, to end after its events.
+
+    Any thread or process may call it.
 
     >>> import tailrace as tr
     >>> class Once(tr.Producer):
