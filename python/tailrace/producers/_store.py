@@ -22,7 +22,8 @@ itself, because in a free-threaded interpreter an object closed by another threa
 later. Afterwards parent and child each open the file when they need it. A child made without
 Python's `os.fork` is refused.
 
-Lock order: `_registry_lock`, `_gate`, `_listing`. No user code runs under any of them.
+Lock order: `_registry_lock`, `_gate`, `_listing`. No user code runs under any of them, but a signal
+handler or a `__del__` may come in between: they are reentrant.
 """
 
 from __future__ import annotations
@@ -128,9 +129,8 @@ class Store:
         self._worker: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None  # the worker's
         self._pause: _Pause | None = None
-        # Guards _closed and _worker. Reentrant: a signal handler or a `__del__` may put, too.
-        self._gate = threading.RLock()
-        self._listing = threading.Lock()  # held while a caller has a connection
+        self._gate = threading.RLock()  # guards _closed and _worker
+        self._listing = threading.RLock()  # held while a caller has a connection
 
     # Changes
 
@@ -469,7 +469,7 @@ def _leases(deliveries: Iterable[Delivery]) -> list[tuple[int, float]]:
 
 # All stores of this process that may have the file open, for fork and for the interpreter's end.
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()
-_registry_lock = threading.Lock()
+_registry_lock = threading.RLock()
 _standing: list[tuple[Store, _Pause]] = []
 
 
@@ -487,7 +487,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     global _registry_lock
-    _registry_lock = threading.Lock()
+    _registry_lock = threading.RLock()
     for store, _ in _standing:
         store._reset()
     _standing.clear()
