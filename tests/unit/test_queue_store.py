@@ -495,6 +495,28 @@ def test_what_a_killed_caller_leased_is_given_back(store: Store) -> None:
     assert [attempts for _, _, attempts, _ in store.items()] == [0, 0, 0]
 
 
+def test_what_a_killed_caller_would_have_leased_is_given_back_in_the_same_commit(
+    store: Store,
+) -> None:
+    """He was killed before the worker came to his request: it meets lease and release together."""
+    store.put([b"x"], 0.0)
+    with locked(store.path):
+        threads = start(lambda: store.put([b"y"], 0.0))
+        wait_until(lambda: waits(threads[0]) and store._inbox.empty())  # in the worker's hands
+
+        def lease() -> None:
+            with contextlib.suppress(Killed):
+                store.lease(2, 60.0)
+
+        (killed,) = start(lease)
+        wait_until(lambda: waits(killed))
+        kill(killed)
+        join([killed])
+        assert store._inbox.qsize() == 2
+    join(threads)
+    wait_until(lambda: store.counts() == (2, 0, 0, 0))
+
+
 def test_what_a_caller_killed_while_unpickling_leased_is_given_back(tmp_path: Path) -> None:
     with Queue(tmp_path / "queue.db") as queue:
         queue.put_many([Bomb(), Bomb()])

@@ -312,13 +312,13 @@ class Store:
             self._stand_if_asked()
         self._disconnect()
 
-    def _serve(self, requests: list[_Request], act: Callable[[list[_Request]], list[Any]]) -> None:
+    def _serve(self, requests: list[_Request], act: Callable[[list[_Request]], None]) -> None:
         """Let `act` find the results of `requests` together, and answer them."""
         if not requests:
             return
         for left in _patience(max(request.deadline for request in requests)):
             try:
-                results = act(requests)
+                act(requests)
             except Exception as error:
                 if _schema.is_busy(error) and left > 0:
                     self._stand_if_asked()
@@ -329,21 +329,22 @@ class Store:
                     for request in requests:
                         self._serve([request], act)
                 return
-            for request, result in zip(requests, results, strict=True):
-                request.result = result
+            for request in requests:
                 request.done.release()
             return
 
-    def _read(self, requests: list[_Request]) -> list[Any]:
+    def _read(self, requests: list[_Request]) -> None:
         sql = self._connect()
-        return [request.work(sql) for request in requests]
+        for request in requests:
+            request.result = request.work(sql)
 
-    def _transact(self, requests: list[_Request]) -> list[Any]:
+    def _transact(self, requests: list[_Request]) -> None:
         sql = self._connect()
         sql.execute("BEGIN IMMEDIATE")
         try:
             changes = Changes(sql, time.time())
-            results = [request.work(changes) for request in requests]
+            for request in requests:
+                request.result = request.work(changes)
             changes.flush()
             self._check_file()
             sql.execute("COMMIT")
@@ -351,7 +352,6 @@ class Store:
             if sql.in_transaction:
                 sql.execute("ROLLBACK")
             raise
-        return results
 
     def _check_file(self) -> None:
         """Refuse to write into a file that no longer has the queue's name: it would be lost."""
