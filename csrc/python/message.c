@@ -90,7 +90,7 @@ static void drop(PyObject *object) {
 
 /* Whether dropping the message could drop other messages, and so on for ever. */
 static bool may_be_deep(const message_object *self) {
-    return (self->data && PyObject_IS_GC(self->data)) || self->metadata || self->reason ||
+    return (self->data && PyType_IS_GC(Py_TYPE(self->data))) || self->metadata || self->reason ||
            self->batch_key;
 }
 

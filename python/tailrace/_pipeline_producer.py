@@ -64,7 +64,7 @@ class ProducerWorker(Worker, Producer):
         self.index = index
         self.window = window
         self.transformer = shared.plan.produce.transformer
-        self.held: deque[Message] = deque()  # released when the gate opens
+        self.gated: deque[Message] = deque()  # released when the gate opens
         self.owed: deque[int] = deque()  # demand that waits for the gate
         self.closed = False
         self.draining = False
@@ -97,19 +97,19 @@ class ProducerWorker(Worker, Producer):
         """Emit pushed messages; anything else is for the user's producer."""
         if isinstance(request, Push):
             return Reply(None, events=request.messages)
-        return self.emit(self.source.handle_call(request, caller), reply=True)
+        return self.act(self.source.handle_call(request, caller))
 
     def handle_cast(self, request: Any) -> Any:
         """Forward a cast."""
-        return self.emit(self.source.handle_cast(request))
+        return self.act(self.source.handle_cast(request))
 
     def handle_continue(self, token: Any) -> Any:
         """Forward a continue."""
-        return self.emit(self.source.handle_continue(token))
+        return self.act(self.source.handle_continue(token))
 
     def handle_timeout(self) -> Any:
         """Forward a timeout."""
-        return self.emit(self.source.handle_timeout())
+        return self.act(self.source.handle_timeout())
 
     def handle_info(self, message: Any) -> Any:
         """Open the gate; end the intake; anything else is for the user's producer."""
@@ -120,7 +120,7 @@ class ProducerWorker(Worker, Producer):
         forward = getattr(self.source, "handle_info", None)
         if message is CUT or forward is None:
             return super().handle_info(message)
-        return self.emit(forward(message))
+        return self.act(forward(message))
 
     def terminate(self, reason: Any) -> None:
         """Forward the end."""
@@ -135,17 +135,21 @@ class ProducerWorker(Worker, Producer):
 
     # Events
 
-    def emit(self, answer: Any, reply: bool = False) -> Any:
-        """Translate what the user's callback answered."""
-        if answer is None or answer is NOREPLY:
-            return answer
+    def emit(self, answer: Any) -> Any:
+        """Translate what `handle_demand` answered: events, or as the other callbacks."""
+        if isinstance(answer, list):
+            return self.release(answer)
+        if answer is None or isinstance(answer, Stop | NoReply | Reply) or answer is NOREPLY:
+            return self.act(answer)
+        return self.release(answer)
+
+    def act(self, answer: Any) -> Any:
+        """Translate what another callback answered: actions; a plain value is the server's."""
         if isinstance(answer, Stop):
             return self.stop(answer)
         if isinstance(answer, NoReply | Reply):
             return copy_action(answer, self.release(answer.events or ()))
-        if reply:
-            return answer
-        return self.release(answer)
+        return answer
 
     def stop(self, stop: Stop) -> Any:
         """The source is at its end, or the worker."""
@@ -182,11 +186,11 @@ class ProducerWorker(Worker, Producer):
         window = self.window
         assert window is not None
         if self.closed:
-            self.held.extend(messages)
+            self.gated.extend(messages)
             return []
         now = _core.now()
         granted = window.take(len(messages), now)
-        self.held.extend(messages[granted:])
+        self.gated.extend(messages[granted:])
         if granted < len(messages) or not window.left(now):
             self.close()
         return messages[:granted]
@@ -224,8 +228,8 @@ class ProducerWorker(Worker, Producer):
     def open(self) -> Any:
         """A window has begun: what is held goes first."""
         self.closed = False
-        waiting = list(self.held)
-        self.held.clear()
+        waiting = list(self.gated)
+        self.gated.clear()
         events = self.gate(waiting) if waiting else []
         if self.draining:
             self.cut_if_released()
@@ -254,7 +258,7 @@ class ProducerWorker(Worker, Producer):
 
     def cut_if_released(self) -> None:
         """Cut the consumers unless messages wait for the gate."""
-        if not self.held:
+        if not self.gated:
             self.cut_when_empty()
 
     def handle_subscribe(self, role: str, options: dict[str, Any], sender: Any) -> str:

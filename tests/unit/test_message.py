@@ -399,21 +399,19 @@ def test_pull_stops_at_n_at_the_end_and_at_an_exception():
         yield from range(3)
         raise KeyError("end")
 
-    into = []
     iterator = items()
-    assert _core.pull(iterator, 2, into, False, 10**12) is False
-    with pytest.raises(KeyError):
-        _core.pull(iterator, 9, into, False, 10**12)
-    assert into == [0, 1, 2]
-    assert _core.pull(iterator, 9, into, False, 10**12) is True
-    assert _core.pull(iter([5]), 9, into, True, 10**12) is True
-    assert into[-1].data == 5
+    assert _core.pull(iterator, 2, False, 10**12) == ([0, 1], False, None)
+    found, ended, error = _core.pull(iterator, 9, False, 10**12)
+    assert (found, ended, type(error)) == ([2], False, KeyError)
+    assert _core.pull(iterator, 9, False, 10**12) == ([], True, None)
+    [message], ended, error = _core.pull(iter([5]), 10**9, True, 10**12)
+    assert (message.data, ended, error) == (5, True, None)
+    with pytest.raises(TypeError):
+        _core.pull([5], 1, True, 1)
 
 
 def test_pull_loses_patience():
-    into = []
-    assert _core.pull(iter(range(100)), 100, into, False, 0) is False
-    assert into == [0]
+    assert _core.pull(iter(range(100)), 100, False, 0) == ([0], False, None)
 
 
 def test_run_batch_restores_what_was_received():  # P94

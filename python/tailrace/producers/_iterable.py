@@ -14,7 +14,7 @@ import threading
 from typing import Any, Final
 
 from tailrace import _core
-from tailrace._actions import Stop
+from tailrace._actions import NoReply, Stop
 from tailrace._errors import EngineError
 from tailrace._stages import Producer
 from tailrace.producers._source import SourceFailed
@@ -40,12 +40,13 @@ class _Shared:
 
     def pull(self, count: int, as_messages: bool) -> list[Any]:
         """Give up to `count` items, fewer when they take long or end; sets `ended` or `error`."""
-        events: list[Any] = []
         with self.lock:
             if self.ended or self.error is not None:
-                return events
+                return []
             try:
-                self.ended = _core.pull(self.iterator, count, events, as_messages, _PATIENCE)
+                events, self.ended, self.error = _core.pull(
+                    self.iterator, count, as_messages, _PATIENCE
+                )
             except _core.Killed:
                 # The iterable's own code may have been interrupted: what it would hand out from
                 # here on cannot be trusted to be complete.
@@ -53,8 +54,6 @@ class _Shared:
                     "the iterable was interrupted when its producer was killed"
                 )
                 raise
-            except BaseException as error:
-                self.error = error
         return events
 
 
@@ -96,9 +95,12 @@ class Iterable(Producer):
         self._owed += demand
         return self._pull()
 
-    def handle_info(self, message: Any) -> list[Any] | Stop | None:
+    def handle_info(self, message: Any) -> NoReply | Stop | None:
         """Go on."""
-        return self._pull() if message is _MORE and self._owed else None
+        if message is not _MORE or not self._owed:
+            return None
+        events = self._pull()
+        return events if isinstance(events, Stop) else NoReply(events=events)
 
     def _pull(self) -> list[Any] | Stop:
         shared = self._shared

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tailrace import _core
-from tailrace._actions import Stop
+from tailrace._actions import NoReply, Stop
 from tailrace._core import Message
 from tailrace._errors import QueueError
 from tailrace._stages import Producer
@@ -125,11 +125,12 @@ class QueueSource(Producer):
         self._owed += demand
         return self._take()
 
-    def handle_info(self, message: Any) -> list[Message] | Stop | None:
+    def handle_info(self, message: Any) -> NoReply | Stop | None:
         """Look again."""
-        if message is not _WAKE:
+        if message is not _WAKE or not self._owed:
             return None
-        return self._take() if self._owed else None
+        events = self._take()
+        return events if isinstance(events, Stop) else NoReply(events=events)
 
     def _take(self) -> list[Message] | Stop:
         self._hungry = True  # before looking: what is committed from here on wakes
