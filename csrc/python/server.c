@@ -232,8 +232,6 @@ static int apply(tr_process *self, tr_server *server, PyObject *result, const ch
     } else if (call != NULL) {
         tr_reply(tr_process_engine(self), call->from, call->ref, result);
         return 0;
-    } else if (result != Py_None && server->extend != NULL && type != python->Reply) {
-        return server->extend->emit(self, server, result);
     } else if (result != Py_None) {
         status = raise_bad_return(server, result);
     }

@@ -23,8 +23,8 @@ typedef struct tr_server_extension {
     /* A TERM, DOWN or EXIT before handle_info gets it: true if it was taken care of. With an
      * exception set the server ends. */
     bool (*info)(tr_process *self, tr_server *server, tr_message *message);
-    /* A callback's result that is not None and no action: its events. `result` is stolen. NULL for
-     * servers: such a result is a bad return. 0, or -1 with an exception set. */
+    /* The events of an action (stolen). 0; or -1 with an exception set, or without one when the
+     * process has ended. */
     int (*emit)(tr_process *self, tr_server *server, PyObject *events);
     /* Before terminate runs and after it, with the reason. May be NULL. */
     void (*ending)(tr_process *self, tr_server *server, tr_reason *reason);

@@ -238,6 +238,14 @@ static void log_line(void *host, const tr_stage_log *line) {
 
 /* ---- Callbacks -----------------------------------------------------------------------------------*/
 
+/* Whether the server understands a result: None and actions. Anything else are events. */
+static bool is_action(py_stage *self, PyObject *result) {
+    tr_python *python = &self->state->python;
+    PyObject *type = (PyObject *)Py_TYPE(result);
+    return result == Py_None || result == python->NOREPLY || type == python->NoReply ||
+           type == python->Stop || type == python->Reply;
+}
+
 /* What a callback returned (stolen, NULL with an exception) becomes the outcome. */
 static int take_answer(py_stage *self, PyObject *result, const char *callback, PyObject *message,
                        tr_outcome *outcome) {
@@ -246,14 +254,16 @@ static int take_answer(py_stage *self, PyObject *result, const char *callback, P
         PyErr_Clear();
         return TR_EKILLED;
     }
-    if (result == NULL) {
-        tr_server_crash(self->self, self->server, callback, message);
-        return TR_EKILLED;
-    }
-    if (PyList_CheckExact(result)) { /* the common case: a list of events */
+    if (result != NULL && PyList_CheckExact(result)) { /* the common case: a list of events */
         outcome->events = whole(result);
         return TR_OK;
     }
+    if (result == NULL || (!is_action(self, result) &&
+                           tr_stage_batch_of(self, result, &outcome->events) != 0)) {
+        tr_server_crash(self->self, self->server, callback, message);
+        return TR_EKILLED;
+    }
+    if (outcome->events.list != NULL) return TR_OK;
     self->outcome = outcome;
     int status = tr_server_result(self->self, self->server, result, callback, message);
     self->outcome = NULL;

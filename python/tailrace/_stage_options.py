@@ -25,6 +25,8 @@ _MOST: Final = 2**63 - 1  # what the core counts to
 def stage(path: str, value: object) -> Any:
     """Check that this can be a stage: a Pid, a non-empty name, or a handle."""
     if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise check.wrong_value(path, "a name without NUL and surrogates", value)
         return check.text(path, value)
     if isinstance(value, Pid) or isinstance(getattr(value, "pid", None), Pid):
         return value

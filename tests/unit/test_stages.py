@@ -670,3 +670,35 @@ def test_cast_and_async_forms_never_fail(caplog: pytest.LogCaptureFixture) -> No
     with pytest.raises(tr.NoProcess):
         tr.sync_info(dead, "x")
     assert caplog.records == [r for r in caplog.records if r.levelno < logging.ERROR]
+
+
+@pytest.mark.parametrize("callback", ["handle_cast", "handle_info", "handle_continue"])
+def test_other_callbacks_emit_by_an_action_only(callback: str) -> None:
+    """Decisions: a plain list from them is a bad return, NoReply(events=...) is not."""
+
+    class Plain(Silent):
+        def init(self, answer: Any) -> Any:
+            self.answer = answer
+            return tr.NoReply(continue_=1) if callback == "handle_continue" else None
+
+    setattr(Plain, callback, lambda self, message: self.answer)
+    good = Plain.start_link(tr.NoReply(events=(n for n in (1, 2))))
+    bad = Plain.start([1, 2])
+    watch = Watch(bad)
+    for stage in (good, bad):
+        if callback == "handle_cast":
+            stage.cast("now")
+        elif callback == "handle_info":
+            stage.send("now")
+    assert tr.estimate_buffered_count(good) == 2
+    if callback != "handle_continue":  # that one may have ended before it was watched
+        reason = watch.reason()
+        assert isinstance(reason, tr.BadReturn)
+        assert reason.value == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])
+def test_names_that_nobody_can_have(name: str) -> None:
+    """The argument is named."""
+    with pytest.raises(ValueError, match="stage: expected a "):
+        tr.demand(name)
