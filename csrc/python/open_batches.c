@@ -1,7 +1,8 @@
 /* open_batches.c: Batches, what a batcher holds: one open batch per batch key.
  *
- * Counts and deadlines are kept by the core (tailrace_pipeline.h); this file finds the open batch of a key and
- * keeps its messages. A message whose key is the very object of the one before it needs no lookup.
+ * Counts and deadlines are kept by the core (tailrace_pipeline.h); this file finds the open batch of
+ * a key and keeps its messages. A message whose key is the very object of the batch in progress needs
+ * no lookup.
  * A batch that leaves is a triple (messages, batch_key, trigger); it is never empty.
  *
  * A run is a row of messages of one chunk with the same key. A message in flush mode makes its batch
@@ -226,48 +227,61 @@ static int end_run(batches *self, open_batch *batch, bool flush, harvest *out) {
     return leave(self, batch, self->state->word_flush, &out->left);
 }
 
-static int add_all(batches *self, PyObject *messages, uint64_t now, harvest *out) {
-    open_batch *batch = NULL; /* of the run in progress, borrowed from by_key */
-    PyObject *last = NULL;    /* its key as the last message had it; alive in that message */
-    bool flush = false;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(messages); i++) {
-        PyObject *item = PyList_GET_ITEM(messages, i); /* borrowed: the list is the caller's alone */
-        if (!is_message(self->state, item)) {
-            PyErr_Format(PyExc_TypeError, "expected a Message, got %R", item);
-            return -1;
-        }
-        message_object *message = (message_object *)item;
-        PyObject *key = message->batch_key ? message->batch_key : self->state->word_default;
-        if (!batch || key != last) {
-            open_batch *next = find_or_open(self, key, now);
-            if (!next) {
-                if (refuse(self, out, item) < 0)
-                    return -1;
-                continue;
-            }
-            if (next != batch) {
-                if (end_run(self, batch, flush, out) < 0)
-                    return -1;
-                flush = false;
-            }
-            batch = next;
-            last = key;
-        }
-        int full = put(self, batch, item);
-        if (full < 0) {
-            if (refuse(self, out, item) < 0 || drop_if_empty(self, &batch) < 0)
-                return -1;
-            continue;
-        }
-        flush |= message->flush;
-        if (full) {
-            if (leave(self, batch, self->state->word_size, &out->left) < 0)
-                return -1;
-            batch = NULL;
-            flush = false;
-        }
+/* The run in progress while messages are added. */
+typedef struct run {
+    open_batch *batch; /* borrowed from by_key; NULL: none */
+    bool flush;        /* a message of it was in flush mode */
+} run;
+
+/* Continue the run with a message of `key`, or end it and begin another: 1; 0 if the key cannot be
+ * used, with an exception; -1 exception. */
+static int go_on(batches *self, PyObject *key, uint64_t now, run *current, harvest *out) {
+    if (current->batch && current->batch->key == key)
+        return 1;
+    open_batch *next = find_or_open(self, key, now);
+    if (!next)
+        return 0;
+    if (next == current->batch)
+        return 1;
+    if (end_run(self, current->batch, current->flush, out) < 0)
+        return -1;
+    *current = (run){next, false};
+    return 1;
+}
+
+static int add_one(batches *self, PyObject *item, uint64_t now, run *current, harvest *out) {
+    if (!is_message(self->state, item)) {
+        PyErr_Format(PyExc_TypeError, "expected a Message, got %R", item);
+        return -1;
     }
-    return end_run(self, batch, flush, out);
+    message_object *message = (message_object *)item;
+    PyObject *key =
+        Py_NewRef(message->batch_key ? message->batch_key : self->state->word_default);
+    int usable = go_on(self, key, now, current, out);
+    Py_DECREF(key);
+    if (usable <= 0)
+        return usable < 0 ? -1 : refuse(self, out, item);
+    int full = put(self, current->batch, item);
+    if (full < 0)
+        return refuse(self, out, item) < 0 ? -1 : drop_if_empty(self, &current->batch);
+    current->flush |= message->flush;
+    if (!full)
+        return 0;
+    open_batch *batch = current->batch;
+    *current = (run){0};
+    return leave(self, batch, self->state->word_size, &out->left);
+}
+
+static int add_all(batches *self, PyObject *messages, uint64_t now, harvest *out) {
+    run current = {0};
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(messages); i++) {
+        PyObject *item = Py_NewRef(PyList_GET_ITEM(messages, i));
+        int outcome = add_one(self, item, now, &current, out);
+        Py_DECREF(item);
+        if (outcome < 0)
+            return -1;
+    }
+    return end_run(self, current.batch, current.flush, out);
 }
 
 /* ---- Methods ------------------------------------------------------------------------------------- */
