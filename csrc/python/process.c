@@ -235,6 +235,12 @@ static bool matches_ref(const tr_message *message, void *context) {
     return carries_ref((PyObject *)message->term, wanted->state, wanted->ref);
 }
 
+/* What a server's or a stage's own machinery sends is not for its callbacks to receive. */
+static bool matches_any(const tr_message *message, void *context) {
+    (void)context;
+    return message->kind < TR_MESSAGE_USER && message->kind != TR_MESSAGE_TIMEOUT;
+}
+
 /* receive(match, timeout, default): default is UNSET when there is none. */
 static PyObject *py_receive(PyObject *module, PyObject *args) {
     tr_state *state;
@@ -251,11 +257,14 @@ static PyObject *py_receive(PyObject *module, PyObject *args) {
     tr_process *self = here(module, &state, &engine);
     if (self == NULL) return NULL;
     wanted wanted = {state, match == Py_None ? 0 : ((tr_ref_object *)match)->ref};
+    const tr_behaviour *behaviour = tr_process_behaviour(self);
+    bool machinery = behaviour == &tr_server_behaviour || behaviour == &tr_extended_behaviour;
+    bool (*accept)(const tr_message *, void *) =
+        match != Py_None ? matches_ref : machinery ? matches_any : NULL;
     uint64_t deadline = tr_deadline(engine, nanoseconds);
     tr_cursor cursor = {0};
     for (;;) {
-        tr_message *message =
-            tr_receive(self, match == Py_None ? NULL : matches_ref, &wanted, &cursor);
+        tr_message *message = tr_receive(self, accept, &wanted, &cursor);
         if (message != NULL) return tr_message_to_python(state, engine, message);
         int result = tr_wait_detached(state, self, tr_wait, deadline);
         if (result == -2) tr_current(state, engine);

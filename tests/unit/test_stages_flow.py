@@ -574,3 +574,29 @@ def test_consumers_that_are_killed_at_random_stall_nobody() -> None:
         got += events(1)
     eventually(lambda: tr.estimate_buffered_count(producer) == 0)
     sinks[0].stop()
+
+
+def test_receive_in_a_callback_leaves_the_protocol_alone() -> None:
+    """What stages send each other is not for tailrace.receive."""
+
+    class Receiving(Sink):
+        def handle_events(self, events: list[Any], sender: tr.Subscription) -> Any:
+            assert tr.receive(timeout=0.01, default=None) is None
+            self.watcher.send(events)
+
+    producer = Counter.start_link(None, 20)
+    sink = Receiving.start_link(tr.self())
+    tr.subscribe(sink, producer, max_demand=10)
+    assert events(20) == list(range(20))
+    sink.stop()
+
+
+@pytest.mark.parametrize("scheduler", ["core", "thread"])
+def test_stages_of_both_schedulers(scheduler: str) -> None:
+    """A stage that blocks as a rule may run on the elastic pool."""
+    producer = Counter.start_link(None, 200, scheduler=scheduler)
+    middle = Doubler.start_link(scheduler=scheduler)
+    sink = Sink.start_link(tr.self(), scheduler=scheduler)
+    tr.subscribe(sink, middle, max_demand=10)
+    tr.subscribe(middle, producer, max_demand=10)
+    assert events(400) == [n for n in range(200) for _ in range(2)]
