@@ -69,7 +69,7 @@ static void announce(tri_bond *bond, uint32_t kind, tr_process *to, tr_process *
 /* Mark one process dead and put it on the list of corpses whose bonds are still to be seen to. */
 static void mark_dead(tr_process *process, tr_reason *reason, tr_process **corpses) {
     process->reason = reason;
-    atomic_fetch_or(&process->flags, TRI_DEAD);
+    tri_mark_dead(process);
     process->dead_next = *corpses;
     *corpses = process;
 }

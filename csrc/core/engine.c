@@ -111,13 +111,15 @@ static void signal_all(tr_engine *engine, int kind) {
 }
 
 /* Foreign threads' processes end with their threads, not here. */
-static uint64_t alive_of_ours(tr_engine *engine) {
+static uint64_t unburied(tr_engine *engine) {
     return atomic_load(&engine->table.alive) - atomic_load(&engine->table.foreign);
 }
 
-static void wait_until_drained(tr_engine *engine, uint64_t deadline) {
+static uint64_t living(tr_engine *engine) { return atomic_load(&engine->table.living); }
+
+static void wait_until_none(tr_engine *engine, uint64_t (*count)(tr_engine *), uint64_t deadline) {
     int result = TR_OK;
-    while (alive_of_ours(engine) > 0 && result != TR_ETIMEDOUT)
+    while (count(engine) > 0 && result != TR_ETIMEDOUT)
         result = tri_parker_park(&engine->scheduler.stopper, deadline);
 }
 
@@ -126,9 +128,10 @@ int tr_engine_stop(tr_engine *engine, uint64_t deadline) {
     pthread_mutex_lock(&engine->stop_lock);
     if (!atomic_exchange(&engine->stopping, true)) {
         signal_all(engine, TR_SHUTDOWN);
-        wait_until_drained(engine, deadline);
+        wait_until_none(engine, living, deadline);
         signal_all(engine, TR_KILL);
-        wait_until_drained(engine, tri_clock_monotonic() + HALF_A_SECOND);
+        /* All are dead now; a callback that does not return keeps its process unburied. */
+        wait_until_none(engine, unburied, tri_clock_monotonic() + HALF_A_SECOND);
     }
     uint32_t left =
         tri_scheduler_end(&engine->scheduler, tri_clock_monotonic() + HALF_A_SECOND);

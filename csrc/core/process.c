@@ -129,6 +129,14 @@ tr_process *tr_process_acquire(tr_engine *engine, tr_pid pid) {
 
 void tr_process_release(tr_process *process) { tri_release(process); }
 
+void tri_mark_dead(tr_process *process) {
+    tr_engine *engine = process->engine;
+    atomic_fetch_or(&process->flags, TRI_DEAD);
+    if (process->kind != TR_KIND_THREAD_OWN) atomic_fetch_sub(&engine->table.living, 1);
+    if (atomic_load_explicit(&engine->stopping, memory_order_relaxed))
+        tri_scheduler_drained(&engine->scheduler);
+}
+
 /* ---- Delivery and the sleep protocol ------------------------------------------------------------*/
 
 static void rouse(tr_process *process, bool deep) {
@@ -226,7 +234,8 @@ static void init(tr_process *process, const tr_spawn_options *options,
     atomic_store(&process->flags, 0);
     atomic_store_explicit(&process->reductions, 0, memory_order_relaxed);
     tri_mailbox_init(&process->mailbox);
-    if (process->kind == TR_KIND_THREAD_OWN) atomic_fetch_add(&process->engine->table.foreign, 1);
+    tri_table *table = &process->engine->table;
+    atomic_fetch_add(process->kind == TR_KIND_THREAD_OWN ? &table->foreign : &table->living, 1);
     if (options->first != NULL) tri_mailbox_push(&process->mailbox, options->first);
     atomic_fetch_add(&process->life, TAKEN | 1);
 }
@@ -321,7 +330,7 @@ int tr_spawn(tr_engine *engine, const tr_spawn_options *options, const tr_behavi
     if (result != TR_OK) {
         spare_free(&spare);
         if (process != NULL) { /* never seen by anybody: bury it, with state and first message */
-            atomic_store(&process->flags, TRI_DEAD);
+            tri_mark_dead(process);
             bury(process);
         } else {
             refuse(engine, options, behaviour, state);

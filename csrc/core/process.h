@@ -93,6 +93,7 @@ typedef struct tri_table {
     tr_process *free_last;
     _Atomic uint64_t alive;   /* from spawn to burial */
     _Atomic uint64_t foreign; /* of these, the processes of foreign threads */
+    _Atomic uint64_t living;  /* those of ours that have not been ended */
     _Atomic uint64_t spawned;
 } tri_table;
 
@@ -108,6 +109,9 @@ tr_process *tri_peek(tr_engine *engine, tr_pid pid);
 static inline bool tri_is_dead(const tr_process *process) {
     return (atomic_load(&((tr_process *)process)->flags) & TRI_DEAD) != 0;
 }
+
+/* Set the flag DEAD, once. */
+void tri_mark_dead(tr_process *process);
 
 /* Push and wake. Takes the message over. The process must be referenced or under bonds.lock. False if
  * it was refused; `refused` then collects it (when bonds.lock is held) or it is freed. */
