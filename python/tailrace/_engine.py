@@ -128,7 +128,8 @@ class Engine:
 
 
 def _at_exit() -> None:
-    with contextlib.suppress(Exception):
+    # A Ctrl-C that comes meanwhile is raised after the stop, when there is nothing left to interrupt.
+    with contextlib.suppress(Exception, KeyboardInterrupt):
         shutdown()
 
 
