@@ -1,0 +1,130 @@
+/* fake_lock.h: a host with an interpreter lock, which works like CPython's: whoever waits longer than
+ * the switch interval asks for it, and the holder gives it away at its next checkpoint and waits until
+ * somebody else had it. One lock a program. */
+#ifndef TRI_FAKE_LOCK_H
+#define TRI_FAKE_LOCK_H
+
+#include "actors.h"
+
+#define SWITCH_INTERVAL (5 * MS)
+
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t freed, taken;
+    bool held;
+    _Atomic bool wanted;
+    uint64_t turns;
+} lock = {.mutex = PTHREAD_MUTEX_INITIALIZER, .freed = PTHREAD_COND_INITIALIZER,
+          .taken = PTHREAD_COND_INITIALIZER};
+
+static void lock_take(void) {
+    pthread_mutex_lock(&lock.mutex);
+    while (lock.held) {
+        uint64_t turn = lock.turns;
+        struct timespec limit;
+        clock_gettime(CLOCK_REALTIME, &limit);
+        limit.tv_nsec += (long)SWITCH_INTERVAL;
+        if (limit.tv_nsec >= (long)SECOND) limit.tv_nsec -= (long)SECOND, limit.tv_sec++;
+        int result = pthread_cond_timedwait(&lock.freed, &lock.mutex, &limit);
+        if (result != 0 && lock.held && lock.turns == turn) atomic_store(&lock.wanted, true);
+    }
+    lock.held = true;
+    lock.turns++;
+    atomic_store(&lock.wanted, false);
+    pthread_cond_broadcast(&lock.taken);
+    pthread_mutex_unlock(&lock.mutex);
+}
+
+static void lock_give(void) {
+    pthread_mutex_lock(&lock.mutex);
+    uint64_t turn = lock.turns;
+    CHECK(lock.held);
+    lock.held = false;
+    pthread_cond_signal(&lock.freed);
+    if (atomic_load(&lock.wanted))
+        while (lock.turns == turn) pthread_cond_wait(&lock.taken, &lock.mutex);
+    pthread_mutex_unlock(&lock.mutex);
+}
+
+/* Between two instructions of the interpreter. */
+UNUSED static void checkpoint(void) {
+    if (!atomic_load(&lock.wanted)) return;
+    lock_give();
+    lock_take();
+}
+
+/* What an engine thread is to this host: the interrupt that is pending. */
+typedef struct fake_thread {
+    _Atomic bool interrupted;
+} fake_thread;
+
+static _Thread_local fake_thread *this_thread;
+static _Atomic int fake_threads;
+
+static void *fake_start(void *context) {
+    (void)context;
+    this_thread = calloc(1, sizeof *this_thread);
+    CHECK(this_thread != NULL);
+    atomic_fetch_add(&fake_threads, 1);
+    return this_thread;
+}
+
+static void fake_stop(void *context, void *thread) {
+    (void)context;
+    atomic_fetch_sub(&fake_threads, 1);
+    free(thread);
+}
+
+static void fake_attach(void *context, void *thread) {
+    (void)context;
+    CHECK(thread == this_thread);
+    lock_take();
+}
+
+static void fake_detach(void *context, void *thread) {
+    (void)context, (void)thread;
+    lock_give();
+}
+
+static void fake_interrupt(void *context, void *thread) {
+    (void)context;
+    CHECK(lock.held);
+    atomic_store(&((fake_thread *)thread)->interrupted, true);
+}
+
+static void fake_clear(void *context, void *thread) {
+    (void)context;
+    CHECK(thread == this_thread);
+    atomic_store(&((fake_thread *)thread)->interrupted, false);
+}
+
+static const tr_host fake_host = {
+    .release = release_term, .thread_start = fake_start, .thread_stop = fake_stop,
+    .attach = fake_attach, .detach = fake_detach, .interrupt = fake_interrupt,
+    .interrupt_clear = fake_clear};
+
+/* An engine under the lock; the caller holds the lock after. */
+UNUSED static tr_engine *locked_engine(uint32_t max_threads) {
+    tr_options options = {.max_threads = max_threads, .parallel = 1, .handoff = true,
+                          .switch_interval = SWITCH_INTERVAL};
+    tr_engine *engine = tr_engine_new(&options, &fake_host);
+    CHECK(engine != NULL);
+    lock_take();
+    return engine;
+}
+
+UNUSED static void locked_engine_end(tr_engine *engine) {
+    lock_give();
+    engine_end(engine);
+    CHECK_EQ(atomic_load(&fake_threads), 0);
+}
+
+/* Wait without the lock. */
+#define EVENTUALLY_UNLOCKED(condition)                                                             \
+    do {                                                                                           \
+        lock_give();                                                                               \
+        EVENTUALLY(condition);                                                                     \
+        lock_take();                                                                               \
+    } while (0)
+
+#endif

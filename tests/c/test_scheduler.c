@@ -1,0 +1,426 @@
+/* test_scheduler.c: slices, priorities, hand-off, the elastic pool, idleness (O82 to O91 as far as the
+ * core decides them). */
+#include "engine.h"
+#include "fake_lock.h"
+
+static tr_engine *engine;
+static _Atomic int count, started_count;
+static _Atomic bool flag;
+
+static void reset(void) {
+    atomic_store(&count, 0);
+    atomic_store(&started_count, 0);
+    atomic_store(&flag, false);
+}
+
+static tr_counters counters(void) {
+    tr_counters now;
+    tr_engine_counters(engine, &now);
+    return now;
+}
+
+static void count_up(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)me, (void)message;
+    atomic_fetch_add(&count, 1);
+}
+
+static void raise_flag(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)me, (void)message;
+    atomic_store(&flag, true);
+}
+
+static tr_pid start_at(int priority, const actor *model) {
+    tr_pid pid;
+    tr_spawn_options options = {.priority = priority};
+    CHECK_EQ(spawn(engine, &options, model, &pid, NULL), TR_OK);
+    return pid;
+}
+
+/* ---- Slices and priorities, without an interpreter lock -----------------------------------------*/
+
+static int in_slice, longest_slice;
+
+static void slice_begins(tr_process *self, void *state) {
+    (void)self, (void)state;
+    in_slice = 0;
+}
+
+static void count_in_slice(tr_process *self, void *state, tr_message *message) {
+    (void)self, (void)state, (void)message;
+    if (++in_slice > longest_slice) longest_slice = in_slice;
+    atomic_fetch_add(&count, 1);
+}
+
+static void a_slice_is_a_thousand_callbacks(void) {
+    enum { MESSAGES = 5000 };
+    static const tr_behaviour sliced = {.begin = slice_begins, .handle = count_in_slice};
+    engine = engine_new();
+    reset();
+    in_slice = longest_slice = 0;
+    tr_pid pid;
+    CHECK_EQ(tr_spawn(engine, &(tr_spawn_options){0}, &sliced, NULL, &pid, NULL), TR_OK);
+    for (int i = 0; i < MESSAGES; i++) tell(engine, pid, i);
+    EVENTUALLY(atomic_load(&count) == MESSAGES);
+    CHECK(longest_slice <= TRI_SLICE);
+    EVENTUALLY(counters().callbacks >= MESSAGES);
+    CHECK(counters().slices >= MESSAGES / TRI_SLICE);
+    engine_end(engine);
+}
+
+static int sequence[1024];
+
+static void note_priority(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)message;
+    sequence[atomic_fetch_add(&count, 1)] = (int)me->number;
+}
+
+/* The engine cannot begin while the test holds the lock, so the order of turns is all the scheduler's. */
+static void priorities_take_turns_O85_O86(void) {
+    enum { EACH = 40, ALL = 4 * EACH };
+    engine = locked_engine(0);
+    reset();
+    for (int i = 0; i < ALL; i++) {
+        int priority = i % 4;
+        tr_pid pid = start_at(priority, &(actor){.handle = note_priority, .number = priority});
+        tell(engine, pid, 0);
+    }
+    EVENTUALLY_UNLOCKED(atomic_load(&count) == ALL);
+    int late = 0, low = 0;
+    for (int i = 0; i < EACH; i++) late += sequence[i] != TR_PRIORITY_MAX;
+    CHECK(late <= 4); /* whoever is passed over gets a turn in 64 */
+    late = 0;
+    for (int i = EACH; i < 2 * EACH; i++) late += sequence[i] < TR_PRIORITY_HIGH;
+    CHECK(late <= 4);
+    for (int i = 2 * EACH; i < 3 * EACH; i++) low += sequence[i] == TR_PRIORITY_LOW;
+    CHECK(low >= 3 && low <= 9); /* one turn in eight */
+    locked_engine_end(engine);
+}
+
+static void meet(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)message;
+    atomic_fetch_add(&count, 1);
+    EVENTUALLY(atomic_load(&count) >= me->number);
+}
+
+static void callbacks_run_in_parallel_without_the_lock_O88(void) {
+    enum { PARALLEL = 4 };
+    engine = engine_with((tr_options){.parallel = PARALLEL});
+    reset();
+    for (int i = 0; i < PARALLEL; i++)
+        tell(engine, start(engine, &(actor){.handle = meet, .number = PARALLEL}), 0);
+    EVENTUALLY(atomic_load(&count) == PARALLEL);
+    engine_end(engine);
+}
+
+static void wait_for_flag(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)me, (void)message;
+    atomic_fetch_add(&started_count, 1);
+    EVENTUALLY(atomic_load(&flag));
+}
+
+/* A callback that takes longer than a tick loses its place. */
+static void a_slow_callback_stops_nobody_without_the_lock(void) {
+    engine = engine_new();
+    reset();
+    for (int i = 0; i < 3; i++) tell(engine, start(engine, &(actor){.handle = wait_for_flag}), 0);
+    EVENTUALLY(atomic_load(&started_count) == 3);
+    tell(engine, start(engine, &(actor){.handle = raise_flag}), 0);
+    EVENTUALLY(atomic_load(&flag));
+    CHECK(counters().handoffs >= 3);
+    EVENTUALLY(counters().threads_detached == 0);
+    engine_end(engine);
+}
+
+/* ---- Hand-off under the lock --------------------------------------------------------------------*/
+
+static void block_until_flag(tr_process *self, actor *me, tr_message *message) {
+    lock_give();
+    wait_for_flag(self, me, message);
+    lock_take();
+    atomic_fetch_add(&count, 1);
+}
+
+static void spin_until_flag(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)me, (void)message;
+    atomic_fetch_add(&started_count, 1);
+    while (!atomic_load(&flag)) checkpoint();
+    atomic_fetch_add(&count, 1);
+}
+
+/* `n` of these, then one that ends it: it gets its turn although none of them returns before. */
+static void others_go_on(void (*stuck)(tr_process *, actor *, tr_message *), int n) {
+    engine = locked_engine(0);
+    reset();
+    for (int i = 0; i < n; i++) tell(engine, start(engine, &(actor){.handle = stuck}), 0);
+    EVENTUALLY_UNLOCKED(atomic_load(&started_count) == n);
+    tell(engine, start(engine, &(actor){.handle = raise_flag}), 0);
+    EVENTUALLY_UNLOCKED(atomic_load(&count) == n);
+    CHECK(counters().handoffs >= (uint64_t)n - 1);
+    EVENTUALLY_UNLOCKED(counters().threads_detached == 0);
+    locked_engine_end(engine);
+}
+
+static void callbacks_that_block_stop_nobody(void) { others_go_on(block_until_flag, 20); }
+static void callbacks_that_spin_stop_nobody_O82(void) { others_go_on(spin_until_flag, 3); }
+
+static void wait_for_a_message(tr_process *self, actor *me, tr_message *message) {
+    (void)message;
+    tr_cursor cursor = {0};
+    tr_message *second;
+    lock_give();
+    while ((second = tr_receive(self, NULL, NULL, &cursor)) == NULL)
+        CHECK_EQ(tr_wait(self, in(LIMIT)), TR_OK);
+    lock_take();
+    tr_message_free(engine, second);
+    tell(engine, me->peer, 1);
+    atomic_fetch_add(&count, 1);
+}
+
+/* A wait within the engine gives the core away at once: nobody needs to notice. */
+static void a_wait_in_a_callback_gives_the_core_away(void) {
+    enum { CHAIN = 30 };
+    engine = locked_engine(0);
+    reset();
+    tr_pid next = start(engine, &(actor){.handle = count_up});
+    for (int i = 0; i < CHAIN; i++) {
+        next = start(engine, &(actor){.handle = wait_for_a_message, .peer = next});
+        tell(engine, next, 0);
+    }
+    tell(engine, next, 1);
+    EVENTUALLY_UNLOCKED(atomic_load(&count) == CHAIN + 1);
+    locked_engine_end(engine);
+}
+
+/* Two processes ping each other beside one that spins and one that keeps blocking. */
+typedef struct ball { int left; } ball;
+
+static void bounce(tr_process *self, actor *me, tr_message *message) {
+    int64_t left = value_of(message->term);
+    if (left == 0) atomic_store(&flag, true);
+    else {
+        tr_message *back = tr_message_new(TR_MESSAGE_TERM);
+        back->term = term(left - 1);
+        back->from = tr_process_pid(self);
+        tr_send_message(engine, message->from != 0 ? message->from : me->peer, back);
+    }
+    checkpoint();
+}
+
+static void work_goes_on_beside_a_spinner_and_a_blocker(void) {
+    engine = locked_engine(0);
+    reset();
+    tell(engine, start(engine, &(actor){.handle = spin_until_flag}), 0);
+    tell(engine, start(engine, &(actor){.handle = block_until_flag}), 0);
+    tr_pid one = start(engine, &(actor){.handle = bounce});
+    tr_pid other = start(engine, &(actor){.handle = bounce, .peer = one});
+    tell(engine, other, 200);
+    EVENTUALLY_UNLOCKED(atomic_load(&count) == 2);
+    locked_engine_end(engine);
+}
+
+/* ---- The elastic pool ---------------------------------------------------------------------------*/
+
+static void sleeper(tr_process *self, actor *me) {
+    (void)self;
+    atomic_fetch_add(&started_count, 1);
+    if (me->number) lock_give();
+    EVENTUALLY(atomic_load(&flag));
+    if (me->number) lock_take();
+    atomic_fetch_add(&count, 1);
+}
+
+static void a_thousand_sleepers_share_the_pool(bool locked) {
+    enum { SLEEPERS = 1000, THREADS = 120 };
+    engine = locked ? locked_engine(THREADS) : engine_with((tr_options){.max_threads = THREADS});
+    reset();
+    for (int i = 0; i < SLEEPERS; i++)
+        start_thread(engine, &(actor){.run = sleeper, .number = locked});
+    if (locked) lock_give();
+    EVENTUALLY(atomic_load(&started_count) >= THREADS - 3); /* all but what is kept for the core */
+    CHECK(counters().threads <= THREADS);
+    tell(engine, start(engine, &(actor){.handle = raise_flag}), 0);
+    EVENTUALLY(atomic_load(&count) == SLEEPERS);
+    CHECK(counters().threads_limit_hits > 0 || counters().threads <= THREADS);
+    if (locked) lock_take();
+    if (locked) locked_engine_end(engine);
+    else engine_end(engine);
+}
+
+static void a_thousand_sleepers_share_the_pool_under_the_lock(void) {
+    a_thousand_sleepers_share_the_pool(true);
+}
+
+static void a_thousand_sleepers_share_the_pool_without_the_lock(void) {
+    a_thousand_sleepers_share_the_pool(false);
+}
+
+static void run_and_return(tr_process *self, actor *me) {
+    (void)self, (void)me;
+    atomic_fetch_add(&count, 1);
+    checkpoint();
+}
+
+static void functions_that_do_not_block_share_few_threads(void) {
+    enum { FUNCTIONS = 2000 };
+    engine = locked_engine(0);
+    reset();
+    for (int i = 0; i < FUNCTIONS; i++) start_thread(engine, &(actor){.run = run_and_return});
+    EVENTUALLY_UNLOCKED(atomic_load(&count) == FUNCTIONS);
+    CHECK(counters().threads < 50);
+    locked_engine_end(engine);
+}
+
+static void answer(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)me;
+    tr_reply(engine, message->from, message->ref, term(value_of(message->term)));
+}
+
+static void ask_the_server(tr_process *self, actor *me) {
+    tr_term reply;
+    tr_reason *reason;
+    tr_call_options options = {.kind = TR_MESSAGE_CALL, .term = term(1)};
+    CHECK_EQ(tr_call(self, me->peer, &options), TR_OK);
+    CHECK_EQ(tr_call_wait(self, in(LIMIT)), TR_OK);
+    tr_call_take(self, &reply, &reason);
+    release_term(NULL, reply);
+    atomic_fetch_add(&count, 1);
+}
+
+/* However few threads there are, the core gets one: else the callers would wait for ever. */
+static void the_pool_leaves_a_thread_for_the_core(void) {
+    for (uint32_t threads = 2; threads < 6; threads++) {
+        enum { CALLERS = 100 };
+        engine = engine_with((tr_options){.max_threads = threads});
+        reset();
+        tr_pid server = start(engine, &(actor){.handle = answer});
+        for (int i = 0; i < CALLERS; i++)
+            start_thread(engine, &(actor){.run = ask_the_server, .peer = server});
+        EVENTUALLY(atomic_load(&count) == CALLERS);
+        CHECK(counters().threads <= threads);
+        engine_end(engine);
+    }
+}
+
+/* Work that found no thread is taken by the next one that is free, without a tick. */
+static void one_thread_does_everything(void) {
+    engine = engine_with((tr_options){.max_threads = 1});
+    reset();
+    for (int i = 0; i < 200; i++) {
+        start_thread(engine, &(actor){.run = run_and_return});
+        tell(engine, start(engine, &(actor){.handle = count_up}), 0);
+    }
+    EVENTUALLY(atomic_load(&count) == 400);
+    CHECK_EQ(counters().threads, 1);
+    engine_end(engine);
+}
+
+/* ---- Interrupts ---------------------------------------------------------------------------------*/
+
+static void spin_until_interrupted(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)me, (void)message;
+    atomic_fetch_add(&started_count, 1);
+    while (!atomic_load(&this_thread->interrupted)) checkpoint();
+    atomic_store(&this_thread->interrupted, false); /* it arrived */
+    atomic_fetch_add(&count, 1);
+}
+
+static void must_not_be_interrupted(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)me, (void)message;
+    CHECK(!atomic_load(&this_thread->interrupted));
+    atomic_fetch_add(&count, 1);
+}
+
+static void a_kill_interrupts_its_victim_and_nobody_else(void) {
+    engine = locked_engine(0);
+    for (int i = 0; i < 5; i++) {
+        reset();
+        tr_pid victim = start(engine, &(actor){.handle = spin_until_interrupted});
+        tell(engine, victim, 0);
+        EVENTUALLY_UNLOCKED(atomic_load(&started_count) == 1);
+        tr_exit(engine, 0, victim, tr_reason_constant(TR_KILL));
+        CHECK(!tr_alive(engine, victim));
+        for (int j = 0; j < 20; j++)
+            tell(engine, start(engine, &(actor){.handle = must_not_be_interrupted}), 0);
+        EVENTUALLY_UNLOCKED(atomic_load(&count) == 21);
+    }
+    EVENTUALLY_UNLOCKED(atomic_load(&engine->scheduler.marked) == 0);
+    locked_engine_end(engine);
+}
+
+/* It is killed while it runs an inner process: that one is left alone, and it is told after. */
+static void run_an_inner_one(tr_process *self, actor *me, tr_message *message) {
+    (void)me, (void)message;
+    tr_pid pid;
+    CHECK_EQ(spawn(engine, &(tr_spawn_options){.enter = true}, &(actor){.handle = count_up}, &pid,
+                   NULL), TR_OK);
+    atomic_fetch_add(&started_count, 1);
+    while (!atomic_load(&flag)) checkpoint();
+    CHECK(!atomic_load(&this_thread->interrupted));
+    tell(engine, pid, 0);
+    tr_leave(engine);
+    CHECK(tr_self(engine) == self);
+    CHECK(tr_process_is_dead(self));
+    while (!atomic_load(&this_thread->interrupted)) checkpoint();
+    atomic_store(&this_thread->interrupted, false);
+    atomic_fetch_add(&count, 1);
+}
+
+static void an_outer_process_is_interrupted_when_the_inner_one_is_left(void) {
+    engine = locked_engine(0);
+    reset();
+    tr_pid outer = start(engine, &(actor){.handle = run_an_inner_one});
+    tell(engine, outer, 0);
+    EVENTUALLY_UNLOCKED(atomic_load(&started_count) == 1);
+    tr_exit(engine, 0, outer, tr_reason_constant(TR_KILL));
+    atomic_store(&flag, true);
+    EVENTUALLY_UNLOCKED(atomic_load(&count) == 2);
+    locked_engine_end(engine);
+}
+
+/* The engine's stop is detached: the ticker sends its interrupts. */
+static void a_stop_interrupts_what_spins(void) {
+    engine = locked_engine(0);
+    reset();
+    tell(engine, start(engine, &(actor){.handle = spin_until_interrupted}), 0);
+    EVENTUALLY_UNLOCKED(atomic_load(&started_count) == 1);
+    locked_engine_end(engine);
+    CHECK_EQ(atomic_load(&count), 1);
+}
+
+/* ---- Idle ---------------------------------------------------------------------------------------*/
+
+/* O89: nothing ticks and all threads sleep, until there is work again. */
+static void an_idle_engine_sleeps(void) {
+    engine = engine_with((tr_options){.parallel = 3});
+    reset();
+    tr_pid pid = start(engine, &(actor){.handle = count_up});
+    for (int i = 0; i < 3; i++) {
+        tell(engine, pid, 0);
+        EVENTUALLY(atomic_load(&count) == i + 1);
+        EVENTUALLY(counters().threads_idle == counters().threads);
+        EVENTUALLY(atomic_load(&engine->ticker.parker.word) != 0 &&
+                   atomic_load(&engine->ticker.asleep));
+    }
+    engine_end(engine);
+}
+
+int main(void) {
+    TEST(a_slice_is_a_thousand_callbacks);
+    TEST(priorities_take_turns_O85_O86);
+    TEST(callbacks_run_in_parallel_without_the_lock_O88);
+    TEST(a_slow_callback_stops_nobody_without_the_lock);
+    TEST(callbacks_that_block_stop_nobody);
+    TEST(callbacks_that_spin_stop_nobody_O82);
+    TEST(a_wait_in_a_callback_gives_the_core_away);
+    TEST(work_goes_on_beside_a_spinner_and_a_blocker);
+    TEST(a_thousand_sleepers_share_the_pool_under_the_lock);
+    TEST(a_thousand_sleepers_share_the_pool_without_the_lock);
+    TEST(functions_that_do_not_block_share_few_threads);
+    TEST(the_pool_leaves_a_thread_for_the_core);
+    TEST(one_thread_does_everything);
+    TEST(a_kill_interrupts_its_victim_and_nobody_else);
+    TEST(an_outer_process_is_interrupted_when_the_inner_one_is_left);
+    TEST(a_stop_interrupts_what_spins);
+    TEST(an_idle_engine_sleeps);
+    return check_report();
+}
