@@ -46,6 +46,7 @@ typedef struct tr_message_state {
     PyTypeObject *batches_type;
     PyTypeObject *open_batch_type;
     PyTypeObject *limiter_type;
+    PyTypeObject *source_type;
     PyTypeObject *route_type;
     PyObject *word_default, *word_ok, *word_failed, *word_exception, *word_error, *word_exit,
         *word_bulk, *word_flush, *word_size, *word_timeout, *word_ack, *word_configure, *word_emit,
@@ -74,6 +75,7 @@ PyObject *tr_message_vectorcall(PyObject *type, PyObject *const *args, size_t na
 int tr_ledger_init(PyObject *module, tr_message_state *state);
 int tr_message_loop_init(PyObject *module, tr_message_state *state);
 int tr_open_batches_init(PyObject *module, tr_message_state *state);
+int tr_source_init(PyObject *module, tr_message_state *state);
 int tr_rate_limit_init(PyObject *module, tr_message_state *state);
 int tr_route_dispatcher_init(PyObject *module, tr_message_state *state);
 

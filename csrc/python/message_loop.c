@@ -3,7 +3,7 @@
  * MessageLoop  a processor's handle_events: calls handle_message for each message of a chunk,
  *              settles what failed, acknowledges, and answers what goes on to the batchers. Belongs
  *              to one worker.
- * wrap, pull   turn events, or what an iterator yields, into messages.
+ * wrap         turns events into messages.
  * split        sorts messages by status.
  *
  * On the way that nearly all messages take (handle_message returns the message it was given, ok,
@@ -16,7 +16,6 @@
 #include "message.h"
 
 #include <structmember.h>
-#include <time.h>
 
 /* ---- MessageLoop -------------------------------------------------------------------------------- */
 
@@ -344,78 +343,6 @@ static PyObject *wrap(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return messages;
 }
 
-enum { MOST_ROOM = 1000 }; /* items that a list is made for before they are there */
-
-static int64_t coarse_now(void) {
-    struct timespec now;
-#ifdef CLOCK_MONOTONIC_COARSE
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-#else
-    clock_gettime(CLOCK_MONOTONIC, &now);
-#endif
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-/* An empty list with room for `size` items. */
-static PyObject *list_with_room(Py_ssize_t size) {
-    PyObject *list = PyList_New(size < MOST_ROOM ? size : MOST_ROOM);
-    if (list)
-        Py_SET_SIZE((PyVarObject *)list, 0);
-    return list;
-}
-
-/* Append up to `wanted` items: 1 the iterator ended, 0 not yet, -1 exception. */
-static int pull_into(PyObject *list, PyObject *iterator, Py_ssize_t wanted,
-                     tr_message_state *state, int64_t patience) {
-    iternextfunc next = Py_TYPE(iterator)->tp_iternext;
-    int64_t started = coarse_now();
-    Py_ssize_t look = 1; /* at the clock, after so many items: 1, 2, 4, 8, then each 8th */
-    for (Py_ssize_t i = 1; i <= wanted; i++) {
-        PyObject *item = next(iterator);
-        if (!item) {
-            if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_StopIteration))
-                return -1;
-            PyErr_Clear();
-            return 1;
-        }
-        if (state)
-            Py_SETREF(item, tr_message_new_object(state, item, NULL));
-        int failed = item ? PyList_Append(list, item) : -1;
-        Py_XDECREF(item);
-        if (failed)
-            return -1;
-        if (i == look) {
-            if (coarse_now() - started >= patience)
-                break;
-            look += look < 8 ? look : 8;
-        }
-    }
-    return 0;
-}
-
-/* pull(iterator, n, as_messages, patience): (up to n items, as messages if wanted; whether the
- * iterator ended; the exception that ended it, or None). Stops early after `patience` ns. */
-static PyObject *pull(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    if (count != 4 || !PyIter_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "pull: expected (iterator, n, bool, int)");
-        return NULL;
-    }
-    Py_ssize_t wanted = PyLong_AsSsize_t(args[1]);
-    tr_message_state *state = args[2] == Py_True ? tr_message_state_of(module) : NULL;
-    int64_t patience = PyLong_AsLongLong(args[3]);
-    if (PyErr_Occurred())
-        return NULL;
-    PyObject *list = list_with_room(wanted > 0 ? wanted : 0);
-    if (!list)
-        return NULL;
-    int ended = pull_into(list, args[0], wanted, state, patience);
-    PyObject *error = ended < 0 ? tr_message_take_exception(module) : Py_NewRef(Py_None);
-    if (error)
-        return Py_BuildValue("(NON)", list, ended == 1 ? Py_True : Py_False, error);
-    Py_DECREF(list); /* killed */
-    return NULL;
-}
-
 /* Sort messages by status into two new lists, in order, and say whether one has an acknowledger. -1
  * with a RuntimeError quoting what is no list of messages. */
 static int sort_messages(tr_message_state *state, PyObject *messages, PyObject **ok,
@@ -526,9 +453,6 @@ static PyObject *set_exception(PyObject *module, PyObject *const *args, Py_ssize
 static PyMethodDef functions[] = {
     {"wrap", (PyCFunction)(void (*)(void))wrap, METH_FASTCALL,
      "wrap(items, acknowledger=None, /)\n--\n\nA list with a message around each item."},
-    {"pull", (PyCFunction)(void (*)(void))pull, METH_FASTCALL,
-     "pull(iterator, n, as_messages, patience, /)\n--\n\n(items, whether the iterator ended, what it "
-     "raised or None)."},
     {"split", split, METH_O, "split(messages, /)\n--\n\n(ok, failed, whether one has an acknowledger), in order."},
     {"run_batch", (PyCFunction)(void (*)(void))run_batch, METH_FASTCALL,
      "run_batch(handle_batch, batcher, messages, info, /)\n--\n\n(exception or None, ok, failed, "

@@ -97,7 +97,7 @@ int tr_message_init(PyObject *module) {
     state->message_type->tp_vectorcall = tr_message_vectorcall;
     if (tr_ledger_init(module, state) < 0 || tr_message_loop_init(module, state) < 0 || tr_open_batches_init(module, state) < 0)
         return -1;
-    if (tr_rate_limit_init(module, state) < 0)
+    if (tr_source_init(module, state) < 0 || tr_rate_limit_init(module, state) < 0)
         return -1;
     return tr_route_dispatcher_init(module, state);
 }
@@ -112,6 +112,7 @@ int tr_message_traverse(tr_message_state *state, visitproc visit, void *arg) {
     Py_VISIT(state->batches_type);
     Py_VISIT(state->open_batch_type);
     Py_VISIT(state->limiter_type);
+    Py_VISIT(state->source_type);
     Py_VISIT(state->route_type);
     return 0;
 }
@@ -134,6 +135,7 @@ void tr_message_clear(tr_message_state *state) {
     Py_CLEAR(state->batches_type);
     Py_CLEAR(state->open_batch_type);
     Py_CLEAR(state->limiter_type);
+    Py_CLEAR(state->source_type);
     Py_CLEAR(state->route_type);
 }
 

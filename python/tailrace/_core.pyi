@@ -1,6 +1,6 @@
 # The C-API module: the hot path. Private; the package's modules give it its public face.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, final
 
 @final
@@ -225,6 +225,14 @@ class Batches:
     def flush(self) -> list[tuple[list[Message], Any, str]] | None: ...
 
 @final
+class Source:
+    error: BaseException | None
+    ended: bool
+    interrupted: bool
+    def __init__(self, iterable: Iterable[Any]) -> None: ...
+    def pull(self, n: int, as_messages: bool, patience: int, /) -> list[Any]: ...
+
+@final
 class RateWindow:
     def __init__(self, allowed: int, interval: int, now: int) -> None: ...
     def take(self, wanted: int, now: int, /) -> int: ...
@@ -242,9 +250,6 @@ def check_alive() -> None: ...
 def wrap(
     items: list[Any], acknowledger: tuple[Any, Any, Any] | None = None, /
 ) -> list[Message]: ...
-def pull(
-    iterator: Iterator[Any], n: int, as_messages: bool, patience: int, /
-) -> tuple[list[Any], bool, BaseException | None]: ...
 def split(messages: object, /) -> tuple[list[Message], list[Message], bool]: ...
 def run_batch(
     handle_batch: Callable[[str, list[Message], Any], object],

@@ -399,19 +399,22 @@ def test_pull_stops_at_n_at_the_end_and_at_an_exception():
         yield from range(3)
         raise KeyError("end")
 
-    iterator = items()
-    assert _core.pull(iterator, 2, False, 10**12) == ([0, 1], False, None)
-    found, ended, error = _core.pull(iterator, 9, False, 10**12)
-    assert (found, ended, type(error)) == ([2], False, KeyError)
-    assert _core.pull(iterator, 9, False, 10**12) == ([], True, None)
-    [message], ended, error = _core.pull(iter([5]), 10**9, True, 10**12)
-    assert (message.data, ended, error) == (5, True, None)
+    source = _core.Source(items())
+    assert source.pull(2, False, 10**12) == [0, 1]
+    assert (source.ended, source.error) == (False, None)
+    assert source.pull(9, False, 10**12) == [2]
+    assert (source.ended, type(source.error)) == (False, KeyError)
+    assert source.pull(9, False, 10**12) == []
+    source = _core.Source([5])
+    [message] = source.pull(10**9, True, 10**12)
+    assert (message.data, source.ended, source.error) == (5, True, None)
+    assert source.pull(1, True, 10**12) == []
     with pytest.raises(TypeError):
-        _core.pull([5], 1, True, 1)
+        _core.Source(5)
 
 
 def test_pull_loses_patience():
-    assert _core.pull(iter(range(100)), 100, False, 0) == ([0], False, None)
+    assert _core.Source(range(100)).pull(100, False, 0) == [0]
 
 
 def test_run_batch_restores_what_was_received():  # P94

@@ -20,6 +20,10 @@ from tailrace._stages import Producer
 from tailrace.producers._source import SourceFailed
 
 _PATIENCE: Final = 10_000_000  # ns for one demand
+_INTERRUPTED: Final = (
+    "the iterable's own code was interrupted when its producer was killed: what it would have "
+    "handed out next is unknown"
+)
 
 
 class _More:
@@ -33,28 +37,19 @@ class _Shared:
     """The one iterator that the workers of a pipeline draw from."""
 
     def __init__(self, iterable: collections.abc.Iterable[Any]) -> None:
-        self.iterator = iter(iterable)
+        self.source = _core.Source(iterable)
         self.lock = threading.Lock()  # iterators are for one thread at a time
-        self.ended = False
-        self.error: BaseException | None = None  # what ended it instead
 
-    def pull(self, count: int, as_messages: bool) -> list[Any]:
-        """Give up to `count` items, fewer when they take long or end; sets `ended` or `error`."""
+    def pull(self, count: int, as_messages: bool) -> tuple[list[Any], Stop | None]:
+        """Give up to `count` items, fewer when they take long; and the end, if this is it."""
+        source = self.source
         with self.lock:
-            if self.ended or self.error is not None:
-                return []
-            try:
-                events, self.ended, self.error = _core.pull(
-                    self.iterator, count, as_messages, _PATIENCE
-                )
-            except _core.Killed:
-                # The iterable's own code may have been interrupted: what it would hand out from
-                # here on cannot be trusted to be complete.
-                self.error = EngineError(
-                    "the iterable was interrupted when its producer was killed"
-                )
-                raise
-        return events
+            events = source.pull(count, as_messages, _PATIENCE)
+            if source.error is not None:
+                return events, Stop(SourceFailed(source.error))
+            if source.interrupted:
+                return events, Stop(SourceFailed(EngineError(_INTERRUPTED)))
+            return events, Stop("normal") if source.ended else None
 
 
 class Iterable(Producer):
@@ -75,6 +70,7 @@ class Iterable(Producer):
         self._shared: _Shared | None = None
         self._as_messages = True
         self._owed = 0
+        self._ended = False  # all is handed out, and the pipeline does not know it yet
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._iterable!r})"
@@ -97,7 +93,7 @@ class Iterable(Producer):
 
     def handle_info(self, message: Any) -> NoReply | Stop | None:
         """Go on."""
-        if message is not _MORE or not self._owed:
+        if message is not _MORE or not (self._owed or self._ended):
             return None
         events = self._pull()
         return events if isinstance(events, Stop) else NoReply(events=events)
@@ -105,13 +101,11 @@ class Iterable(Producer):
     def _pull(self) -> list[Any] | Stop:
         shared = self._shared
         assert shared is not None
-        events = shared.pull(self._owed, self._as_messages)
+        events, end = shared.pull(self._owed, self._as_messages)
         self._owed -= len(events)
-        if not events:
-            if shared.error is not None:
-                return Stop(SourceFailed(shared.error))
-            if shared.ended:
-                return Stop("normal")
-        if self._owed or shared.ended or shared.error is not None:
+        if end is not None and not events:
+            return end
+        if end is not None or self._owed:
             _core.send(_core.self(), _MORE)
+            self._ended = end is not None
         return events
