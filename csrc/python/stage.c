@@ -63,6 +63,7 @@ static int begin(tr_process *process, tr_server *server, PyObject *resolved) {
     self->state = server->state;
     self->server = server;
     self->self = process;
+    self->buffer_size = size;
     server->extension = self;
     tr_stage_options options = {.type = (tr_stage_type)type,
                                 .buffer_size = size,
@@ -204,7 +205,10 @@ int tr_stage_init_module(PyObject *module) {
         (PyTypeObject *)PyType_FromModuleAndSpec(module, &template_spec, NULL);
     if (stage->DispatcherTemplate == NULL || PyModule_AddType(module, stage->DispatcherTemplate) != 0)
         return -1;
-    return PyModule_AddFunctions(module, tr_stage_functions);
+    PyObject *itertools = PyImport_ImportModule("itertools");
+    stage->islice = itertools == NULL ? NULL : PyObject_GetAttrString(itertools, "islice");
+    Py_XDECREF(itertools);
+    return stage->islice == NULL ? -1 : PyModule_AddFunctions(module, tr_stage_functions);
 }
 
 int tr_stage_traverse(struct tr_stage_state *stage, visitproc visit, void *arg) {
@@ -212,6 +216,7 @@ int tr_stage_traverse(struct tr_stage_state *stage, visitproc visit, void *arg) 
     PyObject **python = (PyObject **)&stage->python;
     for (int i = 0; i < NAMES; i++) Py_VISIT(python[i]);
     Py_VISIT(stage->DispatcherTemplate);
+    Py_VISIT(stage->islice);
     return 0;
 }
 
@@ -220,6 +225,7 @@ void tr_stage_clear(struct tr_stage_state *stage) {
     PyObject **python = (PyObject **)&stage->python;
     for (int i = 0; i < NAMES; i++) Py_CLEAR(python[i]);
     Py_CLEAR(stage->DispatcherTemplate);
+    Py_CLEAR(stage->islice);
 }
 
 void tr_stage_free_state(struct tr_stage_state *stage) {

@@ -28,6 +28,7 @@ typedef struct py_stage {
     tr_state *state;     /* borrowed */
     tr_server *server;   /* borrowed: owns this */
     tr_process *self;    /* borrowed: the process */
+    uint64_t buffer_size;
     tr_outcome *outcome; /* of the core's callback in progress; NULL: events go to the core */
 } py_stage;
 
@@ -50,6 +51,7 @@ struct tr_stage_state {
     tr_stage_python python;
     tr_stage_texts texts;
     PyTypeObject *DispatcherTemplate; /* owned */
+    PyObject *islice;                 /* owned: itertools.islice */
 };
 
 /* What a StageOptions may have as its dispatcher besides a DemandDispatcher: an object of a type
@@ -74,7 +76,9 @@ extern const tr_stage_ops tr_stage_host_ops;
 tr_words tr_stage_words(py_stage *self);
 /* The Subscription of one. New reference or NULL. */
 PyObject *tr_stage_subscription(py_stage *self, tr_subscription *subscription);
-/* Any iterable of events as a batch; steals `events`. -1 with BadReturn or what iterating raised. */
+/* Any iterable of events as a batch; steals `events`. An iterable is asked for no more than the stage
+ * could use, so that one without end costs no memory without end. -1 with BadReturn, ValueError for
+ * too many events, or what iterating raised. */
 int tr_stage_batch_of(py_stage *self, PyObject *events, tr_batch *batch);
 /* Append events to a batch that a callback has returned so far; takes `more` over. */
 int tr_stage_append(tr_batch *batch, tr_batch more);

@@ -68,6 +68,32 @@ tr_words tr_stage_words(py_stage *self) {
     return words;
 }
 
+/* How many events the stage can use: what is asked of it and what its buffer takes. */
+static Py_ssize_t usable(const py_stage *self) {
+    uint64_t requested = tr_stage_requested(self->stage);
+    if (self->buffer_size >= (uint64_t)PY_SSIZE_T_MAX - requested) return PY_SSIZE_T_MAX;
+    return (Py_ssize_t)(requested + self->buffer_size);
+}
+
+/* The items of an iterator as a list; ValueError if there are more than `most`. */
+static PyObject *draw(py_stage *self, PyObject *iterator, Py_ssize_t most) {
+    if (most == PY_SSIZE_T_MAX) return PySequence_List(iterator);
+    PyObject *cut = PyObject_CallFunction(self->state->stage->islice, "On", iterator, most);
+    PyObject *list = cut == NULL ? NULL : PySequence_List(cut);
+    Py_XDECREF(cut);
+    if (list == NULL || PyList_GET_SIZE(list) < most) return list;
+    PyObject *more = PyIter_Next(iterator);
+    if (more == NULL && !PyErr_Occurred()) return list;
+    if (more != NULL)
+        PyErr_Format(PyExc_ValueError,
+                     "events: expected at most %zd, what was asked for and the buffer takes, "
+                     "from an iterable that is no list; got more",
+                     most);
+    Py_XDECREF(more);
+    Py_DECREF(list);
+    return NULL;
+}
+
 int tr_stage_batch_of(py_stage *self, PyObject *events, tr_batch *batch) {
     if (!PyList_CheckExact(events)) {
         PyObject *iterator = PyObject_GetIter(events);
@@ -76,7 +102,7 @@ int tr_stage_batch_of(py_stage *self, PyObject *events, tr_batch *batch) {
             tr_raise(self->state, "bad_return", events);
         }
         Py_DECREF(events);
-        events = iterator == NULL ? NULL : PySequence_List(iterator);
+        events = iterator == NULL ? NULL : draw(self, iterator, usable(self));
         Py_XDECREF(iterator);
         if (events == NULL) return -1;
     }

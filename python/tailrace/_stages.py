@@ -151,7 +151,8 @@ class Producer(_StageBase):
 
     It returns up to `demand` events, a list, which must then not be touched any more. What is
     missing is owed: demand is announced once. More are allowed, and wait for demand in the stage's
-    buffer. Any other callback emits with `NoReply(events=[...])` or `Reply(value, events=[...])`.
+    buffer. Another iterable is made a list, and refused if it gives more than demand and buffer
+    take. Any other callback emits with `NoReply(events=[...])` or `Reply(value, events=[...])`.
 
     >>> import tailrace as tr
     >>> class Counter(tr.Producer):
