@@ -23,13 +23,18 @@ static message_object *allocate(tr_message_state *state) {
     if (spare) {
         state->spare = (message_object *)spare->data;
         state->spares--;
-        (void)PyObject_Init((PyObject *)spare, state->message_type);
+#if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
+        _Py_NewReference((PyObject *)spare);
+#else
+        Py_SET_REFCNT((PyObject *)spare, 1);
+#endif
         return spare;
     }
 #endif
     return PyObject_GC_New(message_object, state->message_type);
 }
 
+/* The memory and the reference to the type: to the free list as they are, or back. */
 static void release_memory(tr_message_state *state, message_object *self) {
 #ifndef Py_GIL_DISABLED
     if (state->spares < MESSAGE_FREE_LIST) {
@@ -41,7 +46,9 @@ static void release_memory(tr_message_state *state, message_object *self) {
 #else
     (void)state;
 #endif
+    PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_Del(self);
+    Py_DECREF(type);
 }
 
 PyObject *tr_message_new_object(tr_message_state *state, PyObject *data, PyObject *acknowledger) {
@@ -81,11 +88,9 @@ static int message_clear(PyObject *object) {
 }
 
 static void drop(PyObject *object) {
-    PyTypeObject *type = Py_TYPE(object);
     tr_message_state *state = state_of(object);
     message_clear(object);
     release_memory(state, (message_object *)object);
-    Py_DECREF(type);
 }
 
 /* Whether dropping the message could drop other messages, and so on for ever. */

@@ -52,7 +52,7 @@ typedef struct tr_message_state {
         *word_bulk, *word_flush, *word_size, *word_timeout, *word_ack, *word_configure, *word_emit,
         *word_cont;
 #ifndef Py_GIL_DISABLED
-    message_object *spare; /* dead messages, chained through data; memory only */
+    message_object *spare; /* dead messages, chained through data: memory, and a reference to the type */
     int spares;
 #endif
 } tr_message_state;

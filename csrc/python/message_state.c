@@ -105,6 +105,10 @@ int tr_message_init(PyObject *module) {
 int tr_message_traverse(tr_message_state *state, visitproc visit, void *arg) {
     if (!state)
         return 0;
+#ifndef Py_GIL_DISABLED
+    for (message_object *spare = state->spare; spare; spare = (message_object *)spare->data)
+        Py_VISIT(Py_TYPE(spare));
+#endif
     Py_VISIT(state->message_type);
     Py_VISIT(state->ledger_type);
     Py_VISIT(state->held_type);
@@ -123,8 +127,10 @@ void tr_message_clear(tr_message_state *state) {
 #ifndef Py_GIL_DISABLED
     while (state->spare) {
         message_object *spare = state->spare;
+        PyTypeObject *type = Py_TYPE(spare);
         state->spare = (message_object *)spare->data;
         PyObject_GC_Del(spare);
+        Py_DECREF(type);
     }
     state->spares = MESSAGE_FREE_LIST; /* from here on messages go back to the allocator */
 #endif
