@@ -104,6 +104,7 @@ class Subscriber(Worker):
         """Subscribe to sources (bases of names), with these subscription options."""
         self.demand = demand
         self.live: dict[Any, str] = {}  # tag of a subscription -> its source
+        self.missing = set(sources)  # sources to subscribe to, also if a drain begins meanwhile
         self.underway: set[str] = set()  # sources asked, not yet subscribed to
         self.report: Any = None  # where the end of the drain is to be reported
         self.finished = False
@@ -113,9 +114,12 @@ class Subscriber(Worker):
     def handle_subscribe(self, role: str, options: dict[str, Any], sender: Subscription) -> str:
         """Note a source or a consumer."""
         if role == "consumer":
+            if self.finished:
+                self.cut_when_empty()
             return super().handle_subscribe(role, options, sender)
         source = options["source"]
         self.underway.discard(source)
+        self.missing.discard(source)
         self.live[sender.tag] = source
         return self.source_found(sender)
 
@@ -129,6 +133,7 @@ class Subscriber(Worker):
         if source is None:
             return super().handle_cancel(reason, sender)
         if not self.shared.draining:
+            self.missing.add(source)
             self._subscribe_later(source)
         return self.end_if_drained()
 
@@ -138,19 +143,23 @@ class Subscriber(Worker):
             self._subscribe(message.source)
         elif isinstance(message, Drain):
             self.report = message.to
+            for source in self.missing - self.underway:
+                self._subscribe(source)
         else:
             return super().handle_info(message)
         return self.end_if_drained()
 
     def _subscribe(self, source: str) -> None:
-        if self.shared.draining:
+        if source not in self.missing or source in self.underway:
             return
         pid = _core.whereis(self.shared.name(source))
-        if pid is None:
+        if pid is not None:
+            self.underway.add(source)
+            async_subscribe(_core.self(), pid, cancel="temporary", source=source, **self.demand)
+        elif self.shared.draining:
+            self.missing.discard(source)
+        else:
             self._subscribe_later(source)
-            return
-        self.underway.add(source)
-        async_subscribe(_core.self(), pid, cancel="temporary", source=source, **self.demand)
 
     def _subscribe_later(self, source: str) -> None:
         interval = self.shared.plan.resubscribe_interval
@@ -163,6 +172,7 @@ class Subscriber(Worker):
             or not self.shared.draining
             or self.report is None
             or self.live
+            or self.missing
             or self.underway
             or not self.idle()
         ):
