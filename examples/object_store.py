@@ -1,6 +1,6 @@
 """A small object store over HTTP, server and client: the far end that `archiver.py` uploads to.
 
-    python object_store.py FOLDER [--rate 400] [--resets 0.01]
+    python object_store.py FOLDER [--rate 250] [--resets 0.01]
 
 The server listens on 127.0.0.1 on a free port, prints the port on a line of its own, and ends when
 its standard input ends: whoever started it holds that pipe, so it dies with its parent, also when
@@ -267,7 +267,7 @@ def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser(description="an object store that limits and resets")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--rate", type=float, default=400.0, help="uploads a second")
+    parser.add_argument("--rate", type=float, default=250.0, help="uploads a second")
     parser.add_argument("--resets", type=float, default=0.01, help="share of uploads, 0 to 1")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who still uploads

@@ -3,8 +3,9 @@
 import argparse
 import sysconfig
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
+
+from . import __version__
 
 DEMO = """Compress every file below FOLDER and upload it to an object store on this machine, which
 limits the rate and hangs up at times; then compare all of them with their files by hash. Ctrl-C
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tailrace", description="Processes, supervisors and demand-driven pipelines."
     )
-    parser.add_argument("--version", action="version", version=f"tailrace {version('tailrace')}")
+    parser.add_argument("--version", action="version", version=f"tailrace {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     summary = "archive a folder of files into an object store, through everything that can go wrong"
     _add_demo_arguments(commands.add_parser("demo", help=summary, description=DEMO))

@@ -418,3 +418,13 @@ def test_the_path_is_fixed_when_the_queue_is_made(
         queue.put(1)
         assert queue.stats().ready == 1
     assert os.listdir(tmp_path) == ["jobs #1?.db"]
+
+
+def test_a_path_that_cannot_be_encoded_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="path: expected a name that can be encoded"):
+        Queue("\ud800")
+
+
+def test_an_id_that_no_item_can_have_is_refused_by_name(queue: Queue) -> None:
+    with pytest.raises(ValueError, match=r"ids\[0\]: expected an int 0 \.\. 9223372036854775807"):
+        queue.purge([2**70])

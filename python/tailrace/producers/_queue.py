@@ -384,6 +384,10 @@ def _file_path(path: object) -> str:
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise _validate.wrong_type("path", "a str or PathLike of str", path)
     text: str = os.fspath(path)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise _validate.wrong_value("path", "a name that can be encoded", path) from None
     if not text or "\0" in text:
         raise _validate.wrong_value("path", "a non-empty path without null bytes", path)
     return os.path.abspath(text)
@@ -397,12 +401,16 @@ def _retry_delay(value: object) -> float | Callable[[int], float]:
     return _validate.seconds("retry_delay", value)
 
 
+_LARGEST_ID = 2**63 - 1
+"""What SQLite can hold."""
+
+
 def _ids(ids: object) -> list[int] | None:
     if ids is None:
         return None
     if not isinstance(ids, Iterable):
         raise _validate.wrong_type("ids", "an iterable of int, or None", ids)
-    return [_validate.integer(f"ids[{i}]", id, 0) for i, id in enumerate(ids)]
+    return [_validate.integer(f"ids[{i}]", id, 0, _LARGEST_ID) for i, id in enumerate(ids)]
 
 
 def _unpickled(deliveries: Iterable[Delivery]) -> tuple[list[Item], list[Failure]]:
