@@ -37,6 +37,11 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert lines[7:] == ["a attempt 1", "b attempt 1", "c attempt 1", "b attempt 2", "0 left"]
 
 
+@pytest.mark.parametrize("document", ["docs/processes.md", "docs/queue.md", "docs/supervisors.md"])
+def test_the_guide_runs_from_top_to_bottom(document: str, tmp_path: Path) -> None:
+    run(document, tmp_path)
+
+
 def test_two_commands_are_exactly_two_shell_blocks() -> None:
     section = (ROOT / "README.md").read_text().split("\n## Two commands\n")[1].split("\n## ")[0]
     first, second = re.findall(r"^```sh\n(.*?)^```", section, re.M | re.S)
@@ -44,7 +49,10 @@ def test_two_commands_are_exactly_two_shell_blocks() -> None:
     assert second.strip().endswith("-m pytest")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/index.md", "docs/tutorial.md"])
+DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     place = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)\)", place.read_text()):
