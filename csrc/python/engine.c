@@ -7,6 +7,7 @@
  * After the interpreter began to end nobody may attach any more: `closed` is set first, and a thread
  * that comes too late sleeps for ever. Objects dropped by detached threads (timers, a thread's end)
  * go to a lock-free stack that attached ones empty. */
+#include <pthread.h>
 #include <unistd.h>
 
 #include "state.h"
@@ -214,22 +215,58 @@ static uint32_t random_program(void) {
     return program != 0 ? program : (uint32_t)getpid();
 }
 
-/* "begin" at import, then "prepare", "parent" and "child" around os.fork. */
-PyObject *tr_fork_hook(PyObject *module, PyObject *when) {
+/* The engine's locks are taken by pthread_atfork, thus last: Python's own hooks, and the wait for
+ * all other threads of a free-threaded build, come before it, while those still need the engine. Its
+ * handlers have no argument, hence the one pointer that is not in the state; and the engine that was locked
+ * is remembered by the thread that forks. */
+static _Atomic(tr_state *) forked_state;
+static _Thread_local tr_engine *forking;
+
+static void fork_prepare(void) {
+    tr_state *state = atomic_load(&forked_state);
+    forking = state == NULL ? NULL : atomic_load(&state->engine);
+    if (forking != NULL) tr_engine_fork_prepare(forking);
+}
+
+static void fork_parent(void) {
+    if (forking != NULL) tr_engine_fork_parent(forking);
+}
+
+static void fork_child(void) {
+    tr_state *state = atomic_load(&forked_state);
+    if (forking != NULL) tr_engine_fork_child(forking);
+    if (state != NULL) atomic_store(&state->engine, NULL);
+}
+
+static void new_program(tr_state *state) {
+    state->engine_id = (uint64_t)(state->program = random_program()) << 32;
+}
+
+/* Once, at import. */
+PyObject *tr_fork_watch(PyObject *module, PyObject *unused) {
+    (void)unused;
     tr_state *state = tr_state_of(module);
-    tr_engine *engine = atomic_load(&state->engine);
-    const char *text = PyUnicode_AsUTF8(when);
-    if (text == NULL) return NULL;
-    if (strcmp(text, "prepare") == 0 && engine != NULL) tr_engine_fork_prepare(engine);
-    if (strcmp(text, "parent") == 0 && engine != NULL) tr_engine_fork_parent(engine);
-    if (strcmp(text, "child") == 0) {
-        if (engine != NULL) tr_engine_fork_child(engine);
-        atomic_store(&state->engine, NULL);
-        state->stopped = false;
-        state->main_thread = PyThread_get_thread_ident();
-    }
-    if (strcmp(text, "child") == 0 || strcmp(text, "begin") == 0)
-        state->engine_id = (uint64_t)(state->program = random_program()) << 32;
+    new_program(state);
+    static atomic_flag watching = ATOMIC_FLAG_INIT;
+    atomic_store(&forked_state, state);
+    if (!atomic_flag_test_and_set(&watching) &&
+        pthread_atfork(fork_prepare, fork_parent, fork_child) != 0)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+void tr_fork_forget(tr_state *state) {
+    tr_state *mine = state;
+    atomic_compare_exchange_strong(&forked_state, &mine, NULL);
+}
+
+/* In the child of os.fork, when Python runs again. */
+PyObject *tr_forked(PyObject *module, PyObject *unused) {
+    (void)unused;
+    tr_state *state = tr_state_of(module);
+    state->stopped = false;
+    state->main_thread = PyThread_get_thread_ident();
+    new_program(state);
     Py_RETURN_NONE;
 }
 
@@ -252,7 +289,8 @@ PyMethodDef tr_engine_functions[] = {
     {"engine_stopped", tr_engine_stopped, METH_NOARGS, "Forget the engine that was stopped."},
     {"engine_close", tr_engine_close, METH_NOARGS, "The interpreter ends: nobody attaches now."},
     {"engine_address", tr_engine_address, METH_NOARGS, "The tr_engine * as an int; 0 if none."},
-    {"fork_hook", tr_fork_hook, METH_O, "Around os.fork: begin, prepare, parent, child."},
+    {"fork_watch", tr_fork_watch, METH_NOARGS, "Follow forks from now on. Once, at import."},
+    {"forked", tr_forked, METH_NOARGS, "In the child of os.fork: be another program."},
     {"pid_number", pid_number, METH_O, "The tr_pid of a Pid or a handle; 0 if its engine is gone."},
     {"pid_from_number", pid_from_number, METH_O, "The Pid of a tr_pid of the running engine."},
     {NULL, NULL, 0, NULL},

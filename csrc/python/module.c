@@ -131,6 +131,7 @@ static int module_clear(PyObject *module) {
 static void module_free(void *module) {
     module_clear(module);
     tr_state *state = tr_state_of(module);
+    tr_fork_forget(state);
     tr_stage_free_state(state->stage);
     state->stage = NULL;
     tr_message_free_state(state->message);

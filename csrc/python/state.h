@@ -78,7 +78,10 @@ PyObject *tr_engine_start(PyObject *module, PyObject *args);
 PyObject *tr_engine_stopped(PyObject *module, PyObject *unused);
 PyObject *tr_engine_address(PyObject *module, PyObject *unused);
 PyObject *tr_engine_close(PyObject *module, PyObject *unused);
-PyObject *tr_fork_hook(PyObject *module, PyObject *when);
+PyObject *tr_fork_watch(PyObject *module, PyObject *unused);
+PyObject *tr_forked(PyObject *module, PyObject *unused);
+/* The module's state is going away. */
+void tr_fork_forget(tr_state *state);
 
 /* Release what detached threads dropped. Attached. */
 void tr_release_deferred(tr_state *state);

@@ -141,7 +141,7 @@ def _after_exit() -> None:
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
-    _core.fork_hook("child")
+    _core.forked()
 
 
 def forked_exit() -> NoReturn:
@@ -158,11 +158,7 @@ def install() -> None:
     The threading hooks run before non-daemon threads are joined, last registered first, so the
     engine stops while everything else still works; atexit is for engines started after that.
     """
-    _core.fork_hook("begin")
+    _core.fork_watch()
     threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
     atexit.register(_after_exit)
-    os.register_at_fork(
-        before=lambda: _core.fork_hook("prepare"),
-        after_in_parent=lambda: _core.fork_hook("parent"),
-        after_in_child=_after_fork_in_child,
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -711,6 +711,28 @@ def test_multiprocessing_by_spawn_carries_pids_as_foreign_ones(tmp_path: Path) -
     assert done.stdout == "True\n0\n"
 
 
+def test_other_hooks_of_a_fork_may_use_the_engine() -> None:
+    """Hooks registered earlier run later: as logging's does, they may wait for other threads."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", """
+import os
+os.register_at_fork(before=lambda: before(), after_in_parent=lambda: parent())
+""" + PRELUDE + CHILD + """
+parents = Server.start(name="parents")
+def use():
+    assert parents.call(lambda: tr.whereis("parents"), timeout=60) == parents
+    tr.send_after(parents, 1, 100)
+    tr.spawn(int)
+def before():
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+parent = before
+print([in_child(child_checks) for _ in range(3)])
+"""], capture_output=True, text=True, timeout=LIMIT)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "[0, 0, 0]\n")
+
+
 def test_forks_of_forks() -> None:
     assert_fork_prints(
         """
