@@ -112,6 +112,7 @@ bool tri_mailbox_has_new(const tri_mailbox *mailbox) {
 tr_message *tri_mailbox_close(tri_mailbox *mailbox) {
     gather(mailbox);
     tr_message *rest = atomic_exchange(&mailbox->inbox, CLOSED);
+    if (rest == CLOSED) return NULL;
     tr_message *all = mailbox->head;
     if (mailbox->tail != NULL)
         mailbox->tail->next = rest; /* order does not matter any more */
