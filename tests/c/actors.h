@@ -76,9 +76,9 @@ static void actor_release(void *state) {
     free(state);
 }
 
-static const tr_behaviour handling = {
+UNUSED static const tr_behaviour handling = {
     .name = "actor", .handle = actor_handle, .release = actor_release};
-static const tr_behaviour running = {
+UNUSED static const tr_behaviour running = {
     .name = "runner", .run = actor_run, .release = actor_release};
 
 /* Spawn with these options; `model` is copied. */
@@ -186,7 +186,7 @@ UNUSED static void pause_a_little(void) {
 
 /* ---- Engines and tests --------------------------------------------------------------------------*/
 
-static const tr_host plain_host = {.release = release_term};
+UNUSED static const tr_host plain_host = {.release = release_term};
 
 UNUSED static tr_engine *engine_with(tr_options options) {
     tr_engine *engine = tr_engine_new(&options, &plain_host);
@@ -206,7 +206,7 @@ static void *run_test(void *test) {
     return NULL;
 }
 
-static void on_its_own_thread(void (*test)(void)) {
+UNUSED static void on_its_own_thread(void (*test)(void)) {
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, run_test, &test) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
