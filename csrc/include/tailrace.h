@@ -196,7 +196,8 @@ bool tr_engine_stopping(const tr_engine *engine);
 /* A random number that tells this engine from any other, of other programs too. Never 0. */
 uint64_t tr_engine_id(const tr_engine *engine);
 uint64_t tr_now(const tr_engine *engine);
-/* Virtual time only: move the clock to `now` and fire what is due. */
+/* Virtual time only: move the clock to `now` and fire what is due. On one of the engine's own threads:
+ * attached callers only. */
 void tr_engine_advance(tr_engine *engine, uint64_t now);
 void tr_engine_counters(tr_engine *engine, tr_counters *counters);
 tr_ref tr_ref_new(tr_engine *engine);
@@ -336,11 +337,21 @@ void tr_reply(tr_engine *engine, tr_pid caller, tr_ref ref, tr_term term);
 int tr_link(tr_process *self, tr_pid pid);
 void tr_unlink(tr_process *self, tr_pid pid);
 
-/* Watch `pid`, or the present holder of `name` (`label` is then what Down carries; taken over). A
- * process that does not run gives an immediate Down with TR_NOPROC. */
+/* Watch `pid`, or the present holder of `name` (`label` is then what Down carries; taken over). *ref is
+ * the Ref to use, of an alias for instance, or 0 for a new one. A process that does not run gives an immediate Down with TR_NOPROC. */
 int tr_monitor(tr_process *self, tr_pid pid, tr_term label, tr_ref *ref);
 /* Whether a monitor was removed before it fired. With flush a Down in the mailbox is removed. */
 bool tr_demonitor(tr_process *self, tr_ref ref, bool flush);
+
+/* An alias: a Ref that can be sent to and stands for the calling process until it is switched off:
+ * EXPLICIT by tr_unalias only, REPLY by the first message too; for the Ref of a monitor: DEMONITOR with the
+ * monitor, REPLY_DEMONITOR with the monitor or, both, by the first message. */
+enum { TR_ALIAS_EXPLICIT, TR_ALIAS_REPLY, TR_ALIAS_DEMONITOR, TR_ALIAS_REPLY_DEMONITOR };
+int tr_alias(tr_process *self, int mode, tr_ref *ref);
+/* Whether it was on, and the caller's. */
+bool tr_unalias(tr_process *self, tr_ref ref);
+/* As tr_send_message; TR_EDEAD if it is switched off. */
+int tr_send_alias(tr_engine *engine, tr_ref ref, tr_message *message);
 
 /* Send an exit signal; takes over the reason. Attached callers only. */
 void tr_exit(tr_engine *engine, tr_pid from, tr_pid pid, tr_reason *reason);
