@@ -7,12 +7,14 @@
 
 int tri_bonds_init(tri_bonds *bonds) {
     tri_map_init(&bonds->monitors);
+    tri_map_init(&bonds->aliases);
     tri_map_init(&bonds->names);
     return pthread_mutex_init(&bonds->lock, NULL) == 0 ? TR_OK : TR_ENOMEM;
 }
 
 void tri_bonds_fini(tri_bonds *bonds) {
     tri_map_fini(&bonds->monitors);
+    tri_map_fini(&bonds->aliases);
     tri_map_fini(&bonds->names);
     pthread_mutex_destroy(&bonds->lock);
 }
@@ -91,6 +93,18 @@ static void forget_monitor(tr_engine *engine, tri_bond *bond) {
     tri_map *monitors = &engine->bonds.monitors;
     tri_map_remove(monitors, tri_map_first(monitors, bond->message.ref));
     tri_bond_untie(bond);
+    tri_alias_demonitored(engine, bond->message.ref);
+}
+
+void tri_monitor_remove(tr_engine *engine, tr_ref ref, tr_message **grave) {
+    tri_entry *entry = tri_map_first(&engine->bonds.monitors, ref);
+    if (entry == NULL) {
+        tri_alias_demonitored(engine, ref);
+        return;
+    }
+    tri_bond *bond = entry->value;
+    forget_monitor(engine, bond);
+    bury_bond(bond, grave);
 }
 
 /* What the dead process itself linked, watched or called. */
@@ -102,6 +116,9 @@ static void break_left(tr_engine *engine, tr_process *dead, tr_process **corpses
             break_link(bond, dead, corpses, grave);
         } else if (bond->kind == TRI_MONITOR) {
             forget_monitor(engine, bond);
+            bury_bond(bond, grave);
+        } else if (bond->kind == TRI_ALIAS) {
+            tri_alias_forget(engine, bond);
             bury_bond(bond, grave);
         } else {
             tri_bond_untie(bond);

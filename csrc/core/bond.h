@@ -19,7 +19,7 @@
 
 struct tri_call;
 
-enum { TRI_LINK, TRI_MONITOR, TRI_CALLING };
+enum { TRI_LINK, TRI_MONITOR, TRI_CALLING, TRI_ALIAS };
 
 typedef struct tri_bond {
     tr_message message; /* first: a bond that was delivered is freed as a message */
@@ -33,6 +33,7 @@ typedef struct tri_bond {
 typedef struct tri_bonds {
     pthread_mutex_t lock;
     tri_map monitors; /* Ref -> bond */
+    tri_map aliases;  /* Ref -> bond, see alias.c */
     tri_map names;    /* hash of the name -> process, see names.c */
 } tri_bonds;
 
@@ -48,6 +49,13 @@ tri_bond *tri_bond_new(void);
 
 /* Link or watch a process that cannot be dead yet (spawn), under the lock. */
 int tri_bond_monitor(tr_engine *engine, tri_bond *bond, tr_process *watcher, tr_process *watched);
+
+/* Remove the monitor with this Ref, if there is one, and an alias that ends with it. */
+void tri_monitor_remove(tr_engine *engine, tr_ref ref, tr_message **grave);
+
+/* alias.c, under the lock: unhook an alias; switch off the alias of a monitor that has ended. */
+void tri_alias_forget(tr_engine *engine, tri_bond *alias);
+void tri_alias_demonitored(tr_engine *engine, tr_ref ref);
 
 /* End `process`, which must not be dead, for `reason` (taken over), and whomever its links take along.
  * Under the lock; what is to be freed after it is linked to *grave. */

@@ -337,15 +337,16 @@ void tr_reply(tr_engine *engine, tr_pid caller, tr_ref ref, tr_term term);
 int tr_link(tr_process *self, tr_pid pid);
 void tr_unlink(tr_process *self, tr_pid pid);
 
-/* Watch `pid`, or the present holder of `name` (`label` is then what Down carries; taken over). *ref is
- * the Ref to use, of an alias for instance, or 0 for a new one. A process that does not run gives an immediate Down with TR_NOPROC. */
+/* Watch `pid`, or the present holder of `name` (`label` is then what Down carries; taken over). A
+ * process that does not run gives an immediate Down with TR_NOPROC. */
 int tr_monitor(tr_process *self, tr_pid pid, tr_term label, tr_ref *ref);
 /* Whether a monitor was removed before it fired. With flush a Down in the mailbox is removed. */
 bool tr_demonitor(tr_process *self, tr_ref ref, bool flush);
 
 /* An alias: a Ref that can be sent to and stands for the calling process until it is switched off:
- * EXPLICIT by tr_unalias only, REPLY by the first message too; for the Ref of a monitor: DEMONITOR with the
- * monitor, REPLY_DEMONITOR with the monitor or, both, by the first message. */
+ * EXPLICIT by tr_unalias only, REPLY by the first message too, DEMONITOR with the monitor that has
+ * the same Ref, REPLY_DEMONITOR with it or, both, by the first message. *ref is the Ref of a monitor the
+ * caller has just made (if that has ended already, the last two do nothing), or 0 for a new one. */
 enum { TR_ALIAS_EXPLICIT, TR_ALIAS_REPLY, TR_ALIAS_DEMONITOR, TR_ALIAS_REPLY_DEMONITOR };
 int tr_alias(tr_process *self, int mode, tr_ref *ref);
 /* Whether it was on, and the caller's. */

@@ -33,11 +33,24 @@ int tr_wait_detached(tr_state *state, tr_process *self, int (*wait)(tr_process *
 
 /* ---- send and cast ------------------------------------------------------------------------------*/
 
+static PyObject *send_to_alias(tr_state *state, tr_engine *engine, PyObject *dest,
+                               PyObject *term) {
+    tr_ref_object *alias = (tr_ref_object *)dest;
+    if (alias->engine != state->engine_id) Py_RETURN_NONE; /* switched off with its engine */
+    tr_message *message = tr_message_new(TR_MESSAGE_TERM);
+    if (message == NULL) return PyErr_NoMemory();
+    message->term = Py_NewRef(term);
+    tr_send_alias(engine, alias->ref, message);
+    Py_RETURN_NONE;
+}
+
 PyObject *tr_do_send(tr_state *state, PyObject *dest, uint32_t kind, PyObject *message) {
     tr_engine *engine = tr_engine_get(state);
     tr_pid pid;
     PyObject *name;
     if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
+    if (Py_TYPE(dest) == state->Ref && kind == TR_MESSAGE_TERM)
+        return send_to_alias(state, engine, dest, message);
     if (tr_destination(state, engine, dest, &pid, &name) != 0) return NULL;
     if (pid == 0 && name != NULL && kind == TR_MESSAGE_TERM) return tr_raise(state, "noname", name);
     if (pid != 0 && tr_send(engine, pid, kind, Py_NewRef(message)) == TR_ENOMEM)

@@ -245,13 +245,48 @@ const char tr_doc_unlink[] =
     ">>> tr.exit(server, \"kill\")\n"
     "True\n";
 
+const char tr_doc_alias[] =
+    "alias($module, mode=\"explicit\")\n--\n\n"
+    "Make a Ref that others can send to, and that the caller can switch off (O57 to O59).\n\n"
+    "Args:\n"
+    "    mode: \"explicit\": on until `unalias`; \"reply\": off after the first message.\n\n"
+    "Returns:\n"
+    "    The Ref; `send` takes it for a destination. It ends with the caller.\n\n"
+    "Raises:\n"
+    "    TypeError, ValueError: a bad mode.\n\n"
+    "Any thread or process may call it.\n\n"
+    ">>> import tailrace as tr\n"
+    ">>> once = tr.alias(\"reply\")\n"
+    ">>> tr.send(once, 1)\n"
+    ">>> tr.send(once, 2)  # dropped\n"
+    ">>> tr.receive(), tr.receive(timeout=0, default=None)\n"
+    "(1, None)\n";
+
+const char tr_doc_unalias[] =
+    "unalias($module, ref, /)\n--\n\n"
+    "Switch an alias of the caller's off; what was sent to it before stays in the mailbox (O58).\n\n"
+    "Args:\n"
+    "    ref: what `alias`, or `monitor` with `alias=`, returned to this process.\n\n"
+    "Returns:\n"
+    "    True if it was on and the caller's.\n\n"
+    "Raises:\n"
+    "    TypeError: `ref` is no Ref.\n\n"
+    "Any thread or process may call it.\n\n"
+    ">>> import tailrace as tr\n"
+    ">>> ref = tr.alias()\n"
+    ">>> tr.unalias(ref), tr.unalias(ref)\n"
+    "(True, False)\n";
+
 const char tr_doc_monitor[] =
-    "monitor($module, dest, /, *, tag=None)\n--\n\n"
+    "monitor($module, dest, /, *, alias=None, tag=None)\n--\n\n"
     "Watch a process: when it ends, the caller receives `Down(ref, pid, reason)`.\n\n"
     "For a process that has ended, and a name that nobody holds, it comes at once, with the reason\n"
     "\"noproc\". Each monitor gives a message of its own.\n\n"
     "Args:\n"
     "    dest: a Pid, a name (then `Down.pid` is the name as given) or a handle.\n"
+    "    alias: if not None, the Ref can be sent to as well (O60): \"explicit\" until `unalias`;\n"
+    "        \"demonitor\" as long as the monitor; \"reply_demonitor\" until the first message,\n"
+    "        which removes the monitor, or as long as the monitor.\n"
     "    tag: if not None, `(tag, ref, pid, reason)` comes in place of `Down`.\n\n"
     "Returns:\n"
     "    The Ref of the monitor; `receive(ref)` waits for its message.\n\n"

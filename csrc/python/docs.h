@@ -15,6 +15,8 @@ extern const char tr_doc_self[];
 extern const char tr_doc_sleep[];
 extern const char tr_doc_link[];
 extern const char tr_doc_unlink[];
+extern const char tr_doc_alias[];
+extern const char tr_doc_unalias[];
 extern const char tr_doc_monitor[];
 extern const char tr_doc_demonitor[];
 extern const char tr_doc_exit[];

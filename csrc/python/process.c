@@ -345,20 +345,55 @@ static PyObject *monitor_label(tr_state *state, PyObject *dest, PyObject *name, 
     return label;
 }
 
+/* alias(mode="explicit") -> Ref */
+static PyObject *py_alias(PyObject *module, PyObject *args, PyObject *keywords) {
+    static const char *const modes[] = {"explicit", "reply", NULL};
+    static char *names[] = {"mode", NULL};
+    tr_state *state;
+    tr_engine *engine;
+    PyObject *text = NULL;
+    int mode = TR_ALIAS_EXPLICIT;
+    tr_ref ref = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|O:alias", names, &text)) return NULL;
+    if (text != NULL && one_of(text, "mode", modes, &mode) != 0) return NULL;
+    tr_process *self = here(module, &state, &engine);
+    if (self == NULL) return NULL;
+    int result = tr_alias(self, mode, &ref);
+    return result == TR_OK ? tr_ref_object_new(state, ref) : tr_raise_code(state, result);
+}
+
+static PyObject *py_unalias(PyObject *module, PyObject *ref) {
+    tr_state *state;
+    tr_engine *engine;
+    tr_process *self = here(module, &state, &engine);
+    if (self == NULL) return NULL;
+    if (Py_TYPE(ref) != state->Ref) {
+        PyErr_Format(PyExc_TypeError, "ref: expected the Ref of an alias, got %R", ref);
+        return NULL;
+    }
+    tr_ref_object *object = (tr_ref_object *)ref;
+    return PyBool_FromLong(object->engine == state->engine_id && tr_unalias(self, object->ref));
+}
+
 static PyObject *py_monitor(PyObject *module, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"", "tag", NULL};
+    static const char *const modes[] = {"explicit", "demonitor", "reply_demonitor", NULL};
+    static const int codes[] = {TR_ALIAS_EXPLICIT, TR_ALIAS_DEMONITOR, TR_ALIAS_REPLY_DEMONITOR};
+    static char *names[] = {"", "alias", "tag", NULL};
     tr_state *state;
     tr_engine *engine;
     tr_pid pid;
     tr_ref ref;
-    PyObject *dest, *name, *tag = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|$O:monitor", names, &dest, &tag))
+    PyObject *dest, *name, *alias = Py_None, *tag = Py_None;
+    int mode = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|$OO:monitor", names, &dest, &alias, &tag))
         return NULL;
+    if (alias != Py_None && one_of(alias, "alias", modes, &mode) != 0) return NULL;
     tr_process *self = here(module, &state, &engine);
     if (self == NULL || tr_destination(state, engine, dest, &pid, &name) != 0) return NULL;
     PyObject *label = monitor_label(state, dest, name, pid, tag);
     if (label == NULL && PyErr_Occurred()) return NULL;
     int result = tr_monitor(self, pid, label, &ref);
+    if (result == TR_OK && alias != Py_None) result = tr_alias(self, codes[mode], &ref);
     return result == TR_OK ? tr_ref_object_new(state, ref) : tr_raise_code(state, result);
 }
 
@@ -527,6 +562,8 @@ PyMethodDef tr_process_functions[] = {
     {"trap_exit", py_trap_exit, METH_O, "See tailrace.trap_exit."},
     {"link", py_link, METH_O, tr_doc_link},
     {"unlink", py_unlink, METH_O, tr_doc_unlink},
+    {"alias", (PyCFunction)(void (*)(void))py_alias, METH_VARARGS | METH_KEYWORDS, tr_doc_alias},
+    {"unalias", py_unalias, METH_O, tr_doc_unalias},
     {"monitor", (PyCFunction)(void (*)(void))py_monitor, METH_VARARGS | METH_KEYWORDS,
      tr_doc_monitor},
     {"demonitor", (PyCFunction)(void (*)(void))py_demonitor, METH_VARARGS | METH_KEYWORDS,
