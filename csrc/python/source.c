@@ -4,8 +4,13 @@
  * in C, before any Python code runs again: that it ended, what it raised, or that a kill went through
  * its own code, after which nobody can say what it has left out. Whoever replaces the worker finds it.
  *
- * One thread at a time: the users of a Source share a lock. `ended`, `error` and `interrupted` are
- * read under it too. */
+ * The iterator may block with items drawn and not yet handed on. They lie in `drawn`, from where
+ * somebody else may take them meanwhile (rescue).
+ *
+ * Threads: pull is for one at a time, its callers share a lock, under which `ended`, `error` and
+ * `interrupted` are read too. rescue may be called beside it: `drawn` and what is said of the pull in
+ * progress are touched in the object's critical section only (under the GIL: between two calls of the
+ * iterator). */
 #include "message.h"
 
 #include <structmember.h>
@@ -15,6 +20,8 @@ typedef struct source {
     PyObject_HEAD
     PyObject *iterator; /* owned */
     PyObject *error;    /* owned: what the iterator raised, or NULL */
+    PyObject *drawn;    /* owned list of the pull in progress, or NULL */
+    int64_t since;      /* when the pull in progress began; 0: there is none */
     bool ended;
     bool interrupted;
 } source;
@@ -51,11 +58,30 @@ static int note_end(PyObject *module, source *self) {
     return self->error ? 0 : -1;
 }
 
-/* Append up to `wanted` items to the list; with `state` as messages. 0, or -1 with an exception. */
-static int draw(PyObject *module, source *self, PyObject *list, Py_ssize_t wanted,
-                tr_message_state *state, int64_t patience) {
+static int append_drawn(source *self, PyObject *item) {
+    int outcome;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    outcome = PyList_Append(self->drawn, item);
+    Py_END_CRITICAL_SECTION();
+    return outcome;
+}
+
+/* The pull is over: take what it has drawn. */
+static PyObject *end_pull(source *self) {
+    PyObject *drawn;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    drawn = self->drawn;
+    self->drawn = NULL;
+    self->since = 0;
+    Py_END_CRITICAL_SECTION();
+    return drawn;
+}
+
+/* Draw up to `wanted` items; with `state` as messages. 0, or -1 with an exception. */
+static int draw(PyObject *module, source *self, Py_ssize_t wanted, tr_message_state *state,
+                int64_t patience) {
     iternextfunc next = Py_TYPE(self->iterator)->tp_iternext;
-    int64_t started = coarse_now();
+    int64_t started = self->since;
     Py_ssize_t look = 1; /* at the clock, after so many items: 1, 2, 4, 8, then each 8th */
     for (Py_ssize_t i = 1; i <= wanted; i++) {
         PyObject *item = next(self->iterator);
@@ -63,7 +89,7 @@ static int draw(PyObject *module, source *self, PyObject *list, Py_ssize_t wante
             return note_end(module, self);
         if (state)
             Py_SETREF(item, tr_message_new_object(state, item, NULL));
-        int failed = item ? PyList_Append(list, item) : -1;
+        int failed = item ? append_drawn(self, item) : -1;
         Py_XDECREF(item);
         if (failed)
             return -1;
@@ -93,9 +119,46 @@ static PyObject *source_pull(PyObject *object, PyObject *const *args, Py_ssize_t
     if (self->ended || self->error || self->interrupted)
         wanted = 0;
     PyObject *list = list_with_room(wanted > 0 ? wanted : 0);
-    if (list && draw(module, self, list, wanted, state, patience) < 0)
+    if (!list || wanted <= 0)
+        return list;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->drawn = list;
+    self->since = coarse_now();
+    Py_END_CRITICAL_SECTION();
+    int outcome = draw(module, self, wanted, state, patience);
+    list = end_pull(self);
+    if (outcome < 0)
         Py_CLEAR(list);
     return list;
+}
+
+/* rescue(age): what a pull that began `age` ns ago or earlier has drawn so far, or None. */
+static PyObject *source_rescue(PyObject *object, PyObject *age) {
+    source *self = (source *)object;
+    int64_t least = PyLong_AsLongLong(age);
+    if (PyErr_Occurred())
+        return NULL;
+    PyObject *fresh = PyList_New(0), *drawn = NULL;
+    if (!fresh)
+        return NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->since && coarse_now() - self->since >= least && PyList_GET_SIZE(self->drawn) > 0) {
+        drawn = self->drawn;
+        self->drawn = Py_NewRef(fresh);
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_DECREF(fresh);
+    return drawn ? drawn : Py_NewRef(Py_None);
+}
+
+/* For how many ns the pull in progress has lasted; 0: there is none. */
+static PyObject *source_age(PyObject *object, void *Py_UNUSED(closure)) {
+    source *self = (source *)object;
+    int64_t age;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    age = self->since ? coarse_now() - self->since + 1 : 0;
+    Py_END_CRITICAL_SECTION();
+    return PyLong_FromLongLong(age);
 }
 
 static PyObject *source_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -117,6 +180,7 @@ static int source_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(((source *)object)->iterator);
     Py_VISIT(((source *)object)->error);
+    Py_VISIT(((source *)object)->drawn);
     return 0;
 }
 
@@ -125,6 +189,7 @@ static int source_clear(PyObject *object) {
     self->ended = true;
     Py_CLEAR(self->error);
     Py_CLEAR(self->iterator);
+    Py_CLEAR(self->drawn);
     return 0;
 }
 
@@ -139,6 +204,8 @@ static void source_dealloc(PyObject *object) {
 static PyMethodDef source_methods[] = {
     {"pull", (PyCFunction)(void (*)(void))source_pull, METH_FASTCALL,
      "pull($self, n, as_messages, patience, /)\n--\n\nUp to n items, within patience ns."},
+    {"rescue", source_rescue, METH_O,
+     "rescue($self, age, /)\n--\n\nWhat a pull of this age in ns has drawn so far, or None."},
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef source_members[] = {
@@ -148,6 +215,10 @@ static PyMemberDef source_members[] = {
      "Whether a kill went through the iterator's code."},
     {NULL, 0, 0, 0, NULL}};
 
+static PyGetSetDef source_attributes[] = {
+    {"age", source_age, NULL, "int: how long the pull in progress has lasted, ns; 0: none.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
 static PyType_Slot source_slots[] = {
     {Py_tp_doc, "Source(iterable)\n--\n\nAn iterator, and what became of it."},
     {Py_tp_new, source_new},
@@ -156,6 +227,7 @@ static PyType_Slot source_slots[] = {
     {Py_tp_clear, source_clear},
     {Py_tp_methods, source_methods},
     {Py_tp_members, source_members},
+    {Py_tp_getset, source_attributes},
     {0, NULL}};
 
 static PyType_Spec source_spec = {

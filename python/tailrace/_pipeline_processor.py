@@ -63,7 +63,7 @@ class Processing(Subscriber):
         else:
             self.handle_events = self.loop
         self.begin_subscribing(
-            shared.producers(),
+            shared.sources(),
             {"max_demand": plan.processors.max_demand, "min_demand": plan.processors.lower},
         )
         return self.stage_options()

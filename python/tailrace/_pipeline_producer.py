@@ -28,6 +28,9 @@ from ._rate_limit import OPENED
 from ._stages import Producer, StageOptions
 from .producers._source import SourceFailed
 
+HELPER = -1
+"""The number of the producer that helps the others out, where the source has one."""
+
 
 class Push(NamedTuple):
     """A call: emit these messages."""
@@ -47,9 +50,11 @@ class Broken(NamedTuple):
     error: BaseException
 
 
-def make_source(shared: Shared) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+def make_source(shared: Shared, index: int) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Make the user's producer for one worker; with the arguments of its init."""
     producer, produce = shared.source, shared.plan.produce
+    if index == HELPER:
+        return producer.open_helper(), (), {}
     if isinstance(producer, type):
         return producer(), produce.args, produce.kwargs
     return copy.copy(producer), (), {}
@@ -58,9 +63,11 @@ def make_source(shared: Shared) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
 class ProducerWorker(Worker, Producer):
     """One producer of a pipeline."""
 
-    def init(self, shared: Shared, index: int, window: _core.RateWindow | None) -> Any:
+    def init(
+        self, shared: Shared, base: str, index: int, window: _core.RateWindow | None
+    ) -> Any:
         """Start the user's producer."""
-        self.begin(shared, f"Producer_{index}")
+        self.begin(shared, base)
         self.index = index
         self.window = window
         self.transformer = shared.plan.produce.transformer
@@ -69,7 +76,7 @@ class ProducerWorker(Worker, Producer):
         self.closed = False
         self.draining = False
         self.exhausted = False
-        self.source, args, kwargs = make_source(shared)
+        self.source, args, kwargs = make_source(shared, index)
         options = self.source.init(*args, **kwargs)
         if isinstance(options, Stop) or options is None:
             return options

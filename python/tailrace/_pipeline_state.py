@@ -54,6 +54,14 @@ class Shared:
         """Give the bases of the producers' names."""
         return [f"Producer_{i}" for i in range(self.plan.produce.concurrency)]
 
+    def helpers(self) -> list[str]:
+        """Give the base of the name of the producer that helps the others out, if there is one."""
+        return ["Handover"] if hasattr(self.source, "open_helper") else []
+
+    def sources(self) -> list[str]:
+        """Give the bases of the names of all that processors draw from."""
+        return [*self.producers(), *self.helpers()]
+
     def processors(self) -> list[str]:
         """Give the bases of the processors' names."""
         return [f"Processor_{PROCESSOR}_{i}" for i in range(self.plan.processors.concurrency)]
@@ -74,7 +82,7 @@ class Shared:
 
     def workers(self) -> Iterator[str]:
         """Give the bases of all who run the user's code or hold messages, sources first."""
-        yield from self.producers()
+        yield from self.sources()
         yield from self.processors()
         yield from self.batchers()
         if self.plan.batchers:

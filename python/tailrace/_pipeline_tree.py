@@ -4,7 +4,7 @@
     └─ <name>.Supervisor            rest for one: who started later is restarted with who failed
        ├─ RateLimiter               only with a rate limit
        ├─ ProducerSupervisor        one for one
-       │  └─ Producer_0 ...
+       │  └─ Producer_0 ..., and Handover for an iterable
        ├─ ProcessorSupervisor       one for all, no restart of its own: a crash goes up
        │  └─ Processor_default_0 ...
        ├─ BatchersSupervisor        one for one; only with batchers
@@ -29,7 +29,7 @@ from ._child_spec import ChildSpec
 from ._drain import Terminator
 from ._errors import NoProcess
 from ._pipeline_processor import LastProcessor, Processor
-from ._pipeline_producer import Broken, Exhausted, ProducerWorker
+from ._pipeline_producer import HELPER, Broken, Exhausted, ProducerWorker
 from ._pipeline_state import Shared
 from ._rate_limit import RateLimiter, new_window
 from ._server import GenServer
@@ -99,8 +99,8 @@ def children(shared: Shared) -> list[ChildSpec]:
             shared,
             "ProducerSupervisor",
             [
-                worker(shared, base, ProducerWorker, shared, index, window)
-                for index, base in enumerate(shared.producers())
+                worker(shared, base, ProducerWorker, shared, base, index, window)
+                for base, index in producers(shared)
             ],
             strategy="one_for_one",
             max_restarts=2 * plan.produce.concurrency,
@@ -121,6 +121,12 @@ def children(shared: Shared) -> list[ChildSpec]:
         found.append(batchers(shared))
     terminator = worker(shared, "Terminator", Terminator, shared, shutdown=None)
     return [*found, terminator]
+
+
+def producers(shared: Shared) -> list[tuple[str, int]]:
+    """Give base and number of each producer."""
+    found = [(base, index) for index, base in enumerate(shared.producers())]
+    return [*found, *((base, HELPER) for base in shared.helpers())]
 
 
 def batchers(shared: Shared) -> ChildSpec:

@@ -340,3 +340,61 @@ def test_a_folder_that_vanishes_ends_the_intake_with_its_error(tmp_path):
     folder.rmdir()
     with pytest.raises(FileNotFoundError, match="folder"):
         Pushed.run(producer=files)
+
+
+# ---- A source that blocks with something in hand
+
+
+def test_what_was_handed_out_does_not_wait_for_what_comes_next():
+    go_on, log = threading.Event(), Log()
+
+    def items():
+        yield from messages(log, [1, 2, 3])
+        go_on.wait(LIMIT)
+        yield from messages(log, [4, 5])
+
+    source = tr.Produce(tr.producers.Iterable(items()), transformer=lambda message: message)
+    pipeline = Pushed.start_link(producer=source, batchers={"default": {"batch_timeout": 0.01}})
+    log.wait(3)
+    assert sorted(d for _, good, _ in log.calls for d in good) == [1, 2, 3]
+    go_on.set()
+    log.wait(5)
+    eventually(lambda: not pipeline.pid.alive)
+    assert log.count() == 5
+
+
+def test_a_drain_finishes_what_a_blocked_source_has_handed_out_and_ends_it():
+    blocked, log = threading.Event(), Log()
+
+    def items():
+        yield from messages(log, [1, 2, 3])
+        blocked.set()
+        while True:
+            tr.sleep(0.01)
+
+    source = tr.Produce(tr.producers.Iterable(items()), transformer=lambda message: message)
+    pipeline = Pushed.start_link(producer=source, drain_timeout=LIMIT)
+    assert blocked.wait(LIMIT)
+    pipeline.stop()
+    assert sorted(d for _, good, _ in log.calls for d in good) == [1, 2, 3]
+
+
+def test_an_idle_iterable_costs_nothing():
+    """The clock that looks after a draw stops when nobody draws."""
+
+    class Stuck(Pushed):
+        def __init__(self):
+            self.go_on = threading.Event()
+            made.append(self)
+
+        def handle_message(self, message):
+            assert self.go_on.wait(LIMIT)
+            return message
+
+    made = []
+    pipeline = Stuck.start_link(producer=tr.producers.Iterable(iter(range(1000))))
+    eventually(lambda: pipeline.stats().in_flight > 0)
+    shared = pipeline._shared.source._shared
+    eventually(lambda: not shared.watched)
+    made[0].go_on.set()
+    eventually(lambda: not pipeline.pid.alive)
