@@ -228,6 +228,11 @@ const char *tr_name(PyObject *object, const char *argument) {
         return NULL;
     }
     const char *text = PyUnicode_AsUTF8AndSize(object, &size);
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%s: expected a str that can be encoded, got %R", argument,
+                     object);
+    }
     if (text == NULL) return NULL;
     if (size == 0 || size > TR_NAME_MAX || (Py_ssize_t)strlen(text) != size) {
         PyErr_Format(PyExc_ValueError,

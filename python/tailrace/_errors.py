@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._log import short
+
 
 class EngineError(Exception):
     """Base of all errors that the package raises itself."""
@@ -25,7 +27,7 @@ class CallExit(EngineError):
 
     def __init__(self, reason: Any, text: str | None = None) -> None:
         """Make the error for an exit reason."""
-        super().__init__(text if text is not None else f"the process ended: {reason!r}")
+        super().__init__(text if text is not None else f"the process ended: {short(reason)}")
         self.reason = reason
 
 
@@ -56,7 +58,7 @@ class StartError(EngineError):
 
     def __init__(self, reason: Any, text: str | None = None) -> None:
         """Make the error for the reason of the failure."""
-        super().__init__(text if text is not None else f"the start failed: {reason!r}")
+        super().__init__(text if text is not None else f"the start failed: {short(reason)}")
         self.reason = reason
 
 
@@ -93,7 +95,7 @@ class BadReturn(EngineError):
 
     def __init__(self, value: Any) -> None:
         """Make the error for the value."""
-        super().__init__(f"a callback returned {value!r}, which is not allowed there")
+        super().__init__(f"a callback returned {short(value)}, which is not allowed there")
         self.value = value
 
 
@@ -117,11 +119,11 @@ class ProcessExit(BaseException):
 
 
 def _no_process(dest: Any) -> NoProcess:
-    return NoProcess("noproc", f"no such process: {dest!r}")
+    return NoProcess("noproc", f"no such process: {short(dest)}")
 
 
 def _call_timeout(dest: Any) -> CallTimeout:
-    return CallTimeout("timeout", f"no answer in time from {dest!r}")
+    return CallTimeout("timeout", f"no answer in time from {short(dest)}")
 
 
 def make_error(code: str, detail: Any) -> BaseException:
@@ -146,7 +148,9 @@ def make_error(code: str, detail: Any) -> BaseException:
         case "noproc" | "noname":
             return _no_process(detail)
         case "call_exit":
-            return _no_process(None) if detail == "noproc" else CallExit(detail)
+            if isinstance(detail, str) and detail == "noproc":
+                return NoProcess("noproc", "the process had ended")
+            return _caused(CallExit(detail), detail)
         case "call_timeout":
             return _call_timeout(detail)
         case "calling_self":

@@ -402,7 +402,7 @@ def _new_table(options: Options) -> Any:
             "strategy": _STRATEGIES[options.strategy],
             "auto_shutdown": _AUTO_SHUTDOWNS[options.auto_shutdown],
             "max_restarts": options.max_restarts,
-            "max_time": min(max(int(options.max_seconds * 1e9), 1), 2**64 - 1),
+            "max_time": max(int(min(options.max_seconds, check.LONGEST) * 1e9), 1),
         },
     )
     table = ffi.new("tr_supervisor **")

@@ -16,6 +16,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+LONGEST = 9e9
+"""Seconds, 285 years: as long as the engine's clock can count. What is longer is cut to it."""
+
 
 def wrong_type(path: str, expected: str, value: object) -> TypeError:
     """Make the error for a value of the wrong type."""
@@ -47,7 +50,7 @@ def seconds(path: str, value: object, *, zero: bool = True, forever: bool = Fals
     number = float(value) if value <= sys.float_info.max else math.inf
     if math.isinf(number) and not forever:
         raise wrong_value(path, f"finite {expected}", value)
-    return number
+    return number if math.isinf(number) else min(number, LONGEST)
 
 
 def optional_seconds(path: str, value: object, *, zero: bool = True) -> float | None:

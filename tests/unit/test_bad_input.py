@@ -490,3 +490,33 @@ def test_a_ref_of_another_process_is_left_alone() -> None:
     thread.join()
     assert tr.demonitor(refs[0], flush=True, info=True) is False
     assert tr.receive(refs[0], timeout=0, default="none") == "none"
+
+
+class Unprintable(Exception):
+    def __repr__(self) -> str:
+        raise RuntimeError("repr")
+
+    __str__ = __repr__
+
+
+class EndsUnprintably(tr.GenServer):
+    def handle_call(self, request: object, caller: tr.From) -> object:
+        raise Unprintable
+
+
+def test_a_reason_that_cannot_be_printed_is_still_a_reason() -> None:
+    with pytest.raises(tr.CallExit) as caught:
+        EndsUnprintably.start().call("end")
+    assert isinstance(caught.value.reason, Unprintable)
+    assert caught.value.__cause__ is caught.value.reason
+
+
+def test_a_name_that_cannot_be_encoded_is_refused_by_name() -> None:
+    for use in (tr.whereis, tr.register, lambda name: tr.spawn(int, name=name)):
+        with pytest.raises(ValueError, match="name: expected a str that can be encoded"):
+            use("\ud800")
+
+
+def test_a_very_long_time_is_as_good_as_for_ever() -> None:
+    tr.Supervisor.start_link([], max_seconds=1e300).stop()
+    tr.spawn(tr.sleep, 1e300).exit("kill")
