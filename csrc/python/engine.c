@@ -6,7 +6,7 @@
  *
  * After the interpreter began to end nobody may attach any more: `closed` is set first, and a thread
  * that comes too late sleeps for ever. Objects dropped by detached threads (timers, a thread's end)
- * go to a lock-free stack that attached ones empty. */
+ * go to a lock-free stack that attached ones empty, with each call of the engine. */
 #include <pthread.h>
 #include <unistd.h>
 
@@ -14,8 +14,7 @@
 
 /* ---- Host functions -----------------------------------------------------------------------------*/
 
-void tr_release_deferred(tr_state *state) {
-    if (atomic_load_explicit(&state->deferred, memory_order_relaxed) == NULL) return;
+void tr_release_all_deferred(tr_state *state) {
     tr_deferred *list = atomic_exchange(&state->deferred, NULL);
     while (list != NULL) {
         tr_deferred *next = list->next;
@@ -152,6 +151,7 @@ PyObject *tr_engine_address(PyObject *module, PyObject *unused) {
 }
 
 tr_engine *tr_engine_get(tr_state *state) {
+    tr_release_deferred(state);
     tr_engine *engine = atomic_load_explicit(&state->engine, memory_order_acquire);
     if (engine != NULL) return engine;
     if (state->stopped || atomic_load(&state->closed)) {

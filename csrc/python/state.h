@@ -83,8 +83,12 @@ PyObject *tr_forked(PyObject *module, PyObject *unused);
 /* The module's state is going away. */
 void tr_fork_forget(tr_state *state);
 
-/* Release what detached threads dropped. Attached. */
-void tr_release_deferred(tr_state *state);
+/* Release what detached threads dropped. Attached; runs whatever those objects' ends run. */
+void tr_release_all_deferred(tr_state *state);
+static inline void tr_release_deferred(tr_state *state) {
+    if (atomic_load_explicit(&state->deferred, memory_order_relaxed) != NULL)
+        tr_release_all_deferred(state);
+}
 
 /* ---- convert.c ----------------------------------------------------------------------------------*/
 
