@@ -244,6 +244,11 @@ PyObject *tr_message_acknowledger(message_object *self) {
     return value;
 }
 
+void tr_message_inherit(message_object *self, message_object *from) {
+    if (!self->acknowledger)
+        replace(self, &self->acknowledger, tr_message_acknowledger(from));
+}
+
 void tr_message_set_exception(message_object *self, PyObject *reason, bool exit) {
     self->status = MESSAGE_EXCEPTION;
     self->exit = exit;

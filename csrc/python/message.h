@@ -89,6 +89,9 @@ PyObject *tr_message_new_object(tr_message_state *state, PyObject *data, PyObjec
 /* Make the message an exception: reason borrowed. */
 void tr_message_set_exception(message_object *message, PyObject *reason, bool exit);
 
+/* A message in place of another takes over its acknowledger, unless it has one of its own. */
+void tr_message_inherit(message_object *message, message_object *from);
+
 /* The acknowledger, a new reference or NULL. */
 PyObject *tr_message_acknowledger(message_object *message);
 

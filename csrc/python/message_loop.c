@@ -130,12 +130,14 @@ static int step(message_loop *self, PyObject *events, Py_ssize_t index, Py_ssize
         goto done;
     }
     message_object *handled = (message_object *)result;
+    if (result != message)
+        tr_message_inherit(handled, (message_object *)message);
     if (handled->status != MESSAGE_OK) {
         outcome = append(failed, result);
         goto done;
     }
-    *told = *told || handled->acknowledger;
     outcome = 0;
+    *told = *told || handled->acknowledger;
     if (result != message || *kept != index) {
         PyObject *old = PyList_GET_ITEM(events, *kept);
         PyList_SET_ITEM(events, *kept, Py_NewRef(result));

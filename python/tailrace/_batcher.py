@@ -33,6 +33,11 @@ class Expire:
 EXPIRE = Expire()
 
 
+def once(messages: list[Message]) -> list[Message]:
+    """Leave each message in the list once (P108)."""
+    return list({id(message): message for message in messages}.values())
+
+
 class BatcherWorker(Forwarder, ProducerConsumer):
     """The one batcher of a key."""
 
@@ -143,6 +148,7 @@ class BatchProcessor(Subscriber, Consumer):
                 info.size,
                 returned,
             )
+            ok, failed = once(ok), once(failed)
         _core.check_alive()
         if failed:
             failed = self.settler.settle(failed)

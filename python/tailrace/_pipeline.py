@@ -15,8 +15,8 @@ from . import _validate as check
 from ._actions import UNSET
 from ._child_spec import ChildSpec
 from ._core import Message, Pid, Ref
-from ._errors import CallExit, NoProcess
-from ._log import logger
+from ._errors import AlreadyStarted, CallExit, NoProcess, StartError
+from ._log import logger, short
 from ._pipeline_options import (
     DEFAULTS,
     NOT_SET,
@@ -25,6 +25,7 @@ from ._pipeline_options import (
     Processors,
     Produce,
     Retry,
+    check_callbacks,
     make_plan,
 )
 from ._pipeline_producer import Push
@@ -57,7 +58,7 @@ class Stats:
 
     `in_flight` messages are in the hands of processors, batchers and batch processors. `queued`
     says for each worker, by its registered name, how many messages of whatever kind wait in its
-    mailbox.
+    mailbox; `demand` for each producer, how many messages it was asked for and has not emitted.
     """
 
     successful: int
@@ -66,6 +67,7 @@ class Stats:
     dead: int
     in_flight: int
     queued: dict[str, int]
+    demand: dict[str, int]
 
 
 class PipelineHandle:
@@ -132,6 +134,8 @@ class PipelineHandle:
         acknowledger: Callable[[Any, tuple[Pid, Ref]], Any] | None,
         batch_mode: str,
     ) -> Ref:
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise check.wrong_type("metadata", "a mapping", metadata)
         if acknowledger is not None:
             check.function("acknowledger", acknowledger)
         ref = _core.stage_tag()
@@ -217,11 +221,13 @@ class PipelineHandle:
             ledger.dead,
             self._shared.in_flight(),
             queued,
+            {self._shared.name(base): each.number for base, each in self._shared.owed.items()},
         )
 
     def _check_alive(self) -> None:
         if not self.pid.alive:
-            raise NoProcess("noproc")
+            _core.send(self.pid, None)  # raises for a pid of the parent's, in a forked child
+            raise NoProcess("noproc", f"pipeline {self.name} has ended")
 
 
 class CallerAcknowledger:
@@ -286,7 +292,7 @@ class Pipeline:
         ValueError. AlreadyStarted if a pipeline of this name runs.
         """
         shared = _prepare(make_plan(cls, options))
-        return PipelineHandle(shared, Top.start_link(shared, name=shared.plan.name))
+        return PipelineHandle(shared, _started(Top.start_link, shared))
 
     @classmethod
     def child_spec(cls, **options: Any) -> ChildSpec:
@@ -308,7 +314,7 @@ class Pipeline:
         started = time.monotonic()
         shared = _prepare(make_plan(cls, options))
         with _signals(shared):
-            pid = Top.start(shared, name=shared.plan.name)
+            pid = _started(Top.start, shared)
             if shared.signalled:
                 _core.send(pid, FINISH)
             reason = _core.receive(_core.monitor(pid), None, UNSET).reason
@@ -317,7 +323,7 @@ class Pipeline:
         if shared.failure is not None:
             raise shared.failure
         if shared.died or reason not in ("normal", "shutdown"):
-            raise CallExit(reason)
+            raise _death(shared, reason)
         ledger = shared.ledger
         return Summary(
             ledger.successful,
@@ -332,11 +338,48 @@ class Pipeline:
 CHILD_FIELDS = ("id", "restart", "shutdown", "significant")
 
 
+def _death(shared: Shared, reason: Any) -> CallExit:
+    """Make the error for a pipeline that died; its cause is what ended a worker last."""
+    text = f"pipeline {shared.plan.name} ended: {reason!r}"
+    if shared.died and shared.crash is not None:
+        text += f", after too many restarts; the last was because of {short(shared.crash)}"
+    error = CallExit(reason, text)
+    error.__cause__ = shared.crash
+    return error
+
+
 def _prepare(plan: Plan) -> Shared:
     """Make the one instance of the user's class, and what the workers share."""
     instance = plan.pipeline()
+    check_callbacks(instance)
     instance.context = plan.context
     return Shared(plan, instance)
+
+
+def _started(start: Callable[..., Pid], shared: Shared) -> Pid:
+    """Start the process above everything; a failure says what failed, however deep in the tree."""
+    try:
+        return start(shared, name=shared.plan.name)
+    except AlreadyStarted:
+        raise
+    except StartError as error:
+        reason = error.reason
+        while (inner := _inner(reason)) is not reason:
+            reason = inner
+        if reason is error.reason:
+            raise
+        raise StartError(reason) from (reason if isinstance(reason, BaseException) else error)
+
+
+def _inner(reason: Any) -> Any:
+    """Take one layer of supervision off the reason of a failed start."""
+    match reason:
+        case StartError():
+            return reason.reason
+        case ("shutdown", ("failed_to_start_child", _, inner)):
+            return inner
+        case _:
+            return reason
 
 
 @contextmanager

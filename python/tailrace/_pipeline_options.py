@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 from . import _validate as check
 from ._stages import Producer
 from .producers._queue import Queue
+from .producers._queue_source import is_closed
 
 Splitter: TypeAlias = Callable[[Any, Any], tuple[str, Any]]
 AnyOptions = TypeVar("AnyOptions", bound="Options")
@@ -277,6 +278,8 @@ class Produce:
             )
         if not isinstance(producer, type) and (self.args or self.kwargs):
             raise TypeError(f"{path}producer: arguments are for a class, got {producer!r}")
+        if isinstance(producer, Queue) and is_closed(producer):
+            raise check.wrong_value(f"{path}producer", "an open queue", producer)
         check.integer(f"{path}concurrency", self.concurrency, 1)
         if self.rate_limit is not None:
             self.rate_limit = RateLimit.of(f"{path}rate_limit", self.rate_limit)
@@ -327,6 +330,9 @@ DEFAULTS: dict[str, Any] = {
 }
 """The options of a pipeline, in the order in which they are checked."""
 
+CALLBACKS = {"handle_message": 1, "prepare_messages": 1, "handle_batch": 3, "handle_failed": 1}
+"""The callbacks of a pipeline, with the number of their arguments."""
+
 OUT_OF_SCOPE = ("partition_by",)
 """Words of the interface's that would be ignored as class attributes: refused instead."""
 
@@ -367,12 +373,20 @@ def make_plan(pipeline: type, keywords: Mapping[str, Any]) -> Plan:
     return plan
 
 
+def check_callbacks(instance: object) -> None:
+    """Check how many arguments the callbacks of the user's class take."""
+    for name, count in CALLBACKS.items():
+        callback = getattr(instance, name, None)
+        if callback is not None:
+            _check_arguments(f"{type(instance).__name__}.{name}", callback, count)
+
+
 def _produce(value: object, given: Mapping[str, Any]) -> Produce:
     if value is None:
         received = [word for word, other in given.items() if other is not DEFAULTS[word]]
         raise ValueError(f"producer: required, got only {received}")
     if is_producer(value):
-        return Produce(value)  # type: ignore[arg-type]
+        value = Produce(value)  # type: ignore[arg-type]
     produce = check.instance(
         "producer", value, Produce, "a Producer class or instance, or Produce(...)"
     )
@@ -393,7 +407,7 @@ def _dead_letter(value: Any) -> Callable[[Any], Any] | None:
 
 def _check_callbacks(plan: Plan) -> None:
     required = ["handle_message"] + (["handle_batch"] if plan.batchers else [])
-    for name in ("handle_message", "prepare_messages", "handle_batch", "handle_failed"):
+    for name in CALLBACKS:
         callback = getattr(plan.pipeline, name, None)
         if callback is None:
             if name in required:

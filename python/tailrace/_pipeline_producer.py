@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterable
+from itertools import islice
 from typing import Any, NamedTuple
 
 from . import _core
@@ -23,10 +23,13 @@ from ._actions import NOREPLY, UNSET, NoReply, Reply, Stop
 from ._core import Message
 from ._errors import BadReturn
 from ._pipeline_state import Shared
-from ._pipeline_worker import CUT, Drain, Worker
+from ._pipeline_worker import CUT, Drain, Quiet, Worker
 from ._rate_limit import OPENED
 from ._stages import Producer, StageOptions
 from .producers._source import SourceFailed
+
+MOST_IN_ADVANCE = 10_000
+"""How many events, beyond its demand, are drawn from an iterable that a callback returns."""
 
 HELPER = -1
 """The number of the producer that helps the others out, where the source has one."""
@@ -76,6 +79,7 @@ class ProducerWorker(Worker, Producer):
         self.closed = False
         self.draining = False
         self.exhausted = False
+        self.debt = shared.owed[base] = _core.Held()
         self.source, args, kwargs = make_source(shared, index)
         options = self.source.init(*args, **kwargs)
         if isinstance(options, Stop) or options is None:
@@ -93,10 +97,11 @@ class ProducerWorker(Worker, Producer):
 
     def handle_demand(self, demand: int) -> Any:
         """Ask the user's producer, unless intake has ended."""
+        self.debt.add(demand)
         if self.draining or self.exhausted:
             return None
         if self.window is None:
-            return self.emit(self.source.handle_demand(demand))
+            return self.emit(self.source.handle_demand(demand), demand)
         self.owed.append(demand)
         return self.serve()
 
@@ -125,12 +130,13 @@ class ProducerWorker(Worker, Producer):
         if isinstance(message, Drain):
             return self.drain()
         forward = getattr(self.source, "handle_info", None)
-        if message is CUT or forward is None:
+        if message is CUT or isinstance(message, Quiet) or forward is None:
             return super().handle_info(message)
         return self.act(forward(message))
 
     def terminate(self, reason: Any) -> None:
         """Forward the end."""
+        super().terminate(reason)
         terminate = getattr(self.source, "terminate", None)
         if terminate is not None:
             terminate(reason)
@@ -142,20 +148,20 @@ class ProducerWorker(Worker, Producer):
 
     # Events
 
-    def emit(self, answer: Any) -> Any:
+    def emit(self, answer: Any, demand: int = 0) -> Any:
         """Translate what `handle_demand` answered: events, or as the other callbacks."""
         if isinstance(answer, list):
             return self.release(answer)
         if answer is None or isinstance(answer, Stop | NoReply | Reply) or answer is NOREPLY:
             return self.act(answer)
-        return self.release(answer)
+        return self.release(drawn(answer, demand + MOST_IN_ADVANCE))
 
     def act(self, answer: Any) -> Any:
         """Translate what another callback answered: actions; a plain value is the server's."""
         if isinstance(answer, Stop):
             return self.stop(answer)
         if isinstance(answer, NoReply | Reply):
-            return copy_action(answer, self.release(answer.events or ()))
+            return copy_action(answer, self.release(drawn(answer.events or [], MOST_IN_ADVANCE)))
         return answer
 
     def stop(self, stop: Stop) -> Any:
@@ -169,10 +175,8 @@ class ProducerWorker(Worker, Producer):
         self.exhausted = True
         return None if stop.reply is UNSET else Reply(stop.reply)
 
-    def release(self, events: Iterable[Any]) -> list[Message]:
+    def release(self, events: list[Any]) -> list[Message]:
         """Make messages of events, and let them pass as far as the gate is open."""
-        if not isinstance(events, list):
-            events = list(events)
         if self.transformer is not None:
             events = [self.transformer(event) for event in events]
             checked = events
@@ -184,7 +188,10 @@ class ProducerWorker(Worker, Producer):
                     f"expected the producer to emit messages, got {message!r}; a transformer "
                     "(Produce(..., transformer=)) can make them"
                 )
-        return events if self.window is None or not events else self.gate(events)
+        if self.window is not None and events:
+            events = self.gate(events)
+        self.debt.number = max(0, self.debt.number - len(events))
+        return events
 
     # The gate
 
@@ -219,7 +226,8 @@ class ProducerWorker(Worker, Producer):
             demand = self.owed.popleft()
             if demand > left:
                 self.owed.appendleft(demand - left)
-            answer = self.emit(self.source.handle_demand(min(demand, left)))
+            demand = min(demand, left)
+            answer = self.emit(self.source.handle_demand(demand), demand)
             if isinstance(answer, Stop):
                 return answer
             events.extend(self.events_of(answer))
@@ -238,6 +246,7 @@ class ProducerWorker(Worker, Producer):
         waiting = list(self.gated)
         self.gated.clear()
         events = self.gate(waiting) if waiting else []
+        self.debt.number = max(0, self.debt.number - len(events))
         if self.draining:
             self.cut_if_released()
         else:
@@ -274,6 +283,19 @@ class ProducerWorker(Worker, Producer):
         if self.draining:
             self.cut_if_released()
         return mode
+
+
+def drawn(events: Any, most: int) -> list[Any]:
+    """Make a list of the events of a callback, of no more than `most` of them."""
+    if isinstance(events, list):
+        return events
+    try:
+        found = list(islice(events, most + 1))
+    except TypeError:
+        raise BadReturn(events) from None
+    if len(found) > most:
+        raise ValueError(f"events: expected at most {most} at a time, got more from {events!r}")
+    return found
 
 
 def copy_action(action: Any, events: list[Message]) -> Any:

@@ -37,12 +37,14 @@ class Shared:
         self.instance = instance
         self.ledger = _core.Ledger()
         self.held: dict[str, _core.Held] = {}  # by worker: how many messages it has in hand
+        self.owed: dict[str, _core.Held] = {}  # by producer: asked of it and not emitted
         self.source = open_source(plan.produce)
         self.top: Any = None  # pid of the process above everything
         self.draining = False  # intake has ended: nobody subscribes again
         self.stopping = False  # the workers are being stopped for good
         self.signalled = False  # a signal asked for the end
         self.reason: Any = "killed"  # it ended for, if it could say it
+        self.crash: BaseException | None = None  # the last exception that ended a worker
         self.died = False  # the tree ended by itself, after too many restarts
         self.failure: BaseException | None = None  # what ended the intake
 

@@ -23,11 +23,12 @@ import contextlib
 from typing import Any
 
 from . import _core
-from ._actions import Exit, Stop
+from ._actions import NOREPLY, Exit, Stop
 from ._batcher import BatcherWorker, BatchProcessor
 from ._child_spec import ChildSpec
 from ._drain import Terminator
 from ._errors import NoProcess
+from ._log import logger, short
 from ._pipeline_processor import LastProcessor, Processor
 from ._pipeline_producer import HELPER, Broken, Exhausted, ProducerWorker
 from ._pipeline_state import Shared
@@ -76,6 +77,15 @@ class Top(GenServer):
             self.shared.died = True
             return Stop(message.reason)
         return None
+
+    def handle_call(self, request: Any, caller: Any) -> Any:
+        """Answer nobody: a pipeline takes no calls, and does not end because of one."""
+        logger.warning("pipeline %s: unexpected call %s", self.shared.plan.name, short(request))
+        return NOREPLY
+
+    def handle_cast(self, request: Any) -> None:
+        """Ignore a cast likewise."""
+        logger.warning("pipeline %s: unexpected cast %s", self.shared.plan.name, short(request))
 
     def terminate(self, reason: Any) -> None:
         """Stop the tree; the terminator in it drains."""

@@ -28,8 +28,14 @@ class Drain(NamedTuple):
     to: Any
 
 
+class Quiet(NamedTuple):
+    """Sent to every worker, for an answer to `to`: nothing of the user's runs in it any more."""
+
+    to: Any
+
+
 class Drained(NamedTuple):
-    """A worker of the last layer has nothing left to do."""
+    """A worker of the last layer has nothing left to do, or a worker is quiet."""
 
     pid: Any
 
@@ -74,6 +80,8 @@ class Worker:
         """Take the worker's own messages, and ends of processes that were linked to it (P72)."""
         if message is CUT:
             self.cut()
+        elif isinstance(message, Quiet):
+            _core.send(message.to, Drained(_core.self()))
         elif isinstance(message, Exit):
             if message.reason not in ("normal", "shutdown"):
                 logger.error(
@@ -84,6 +92,11 @@ class Worker:
                 )
         else:
             logger.warning("%s: unexpected message %r", self.shared.name(self.base), message)
+
+    def terminate(self, reason: Any) -> None:
+        """Leave behind what `run` raises if too many restarts follow."""
+        if isinstance(reason, BaseException):
+            self.shared.crash = reason
 
     def cut(self) -> None:
         """Cancel all consumers."""

@@ -82,6 +82,34 @@ def test_p109_ack_now_in_a_callback_is_the_only_acknowledgement():
     assert log.calls == [("r", [1], [])]
 
 
+def test_p108_a_message_returned_twice_is_acknowledged_once(caplog):
+    class Twice(Pushed):
+        def handle_batch(self, batcher, messages, info):
+            return messages + messages
+
+    log = Log()
+    pipeline = Twice.start_link(batchers={"default": {"batch_size": 2}})
+    pipeline.push(messages(log, [1, 2]))
+    assert log.wait(2) == [("r", [1, 2], [])]
+    pipeline.stop()
+    assert log.count() == 2
+    assert "got 2 messages and returned 4" in caplog.text
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_p108_another_message_takes_the_acknowledger_over(fails):
+    class Other(Pushed):
+        def handle_message(self, message):
+            other = tr.Message(message.data * 10)
+            return other.fail("no") if fails else other
+
+    log = Log()
+    pipeline = Other.start_link()
+    pipeline.push(messages(log, [1]))
+    assert log.wait(1) == [("r", [], [10]) if fails else ("r", [10], [])]
+    pipeline.stop()
+
+
 def test_p107_acknowledged_messages_carry_what_they_became():
     class Changes(Pushed):
         def handle_message(self, message):

@@ -126,6 +126,33 @@ def test_p172_p173_a_handler_that_never_returns(caplog):
     gate.go_on.set()
 
 
+def test_p172_busy_workers_share_one_further_limit():
+    """Thirty stuck workers cost two limits, not thirty-one."""
+    log, (pipeline, gate) = (
+        Log(),
+        gated(drain_timeout=0.3, processors=tr.Processors(concurrency=30, max_demand=1)),
+    )
+    pipeline.push(messages(log, range(30)))
+    eventually(lambda: pipeline.stats().in_flight == 30)
+    began = time.monotonic()
+    pipeline.stop()
+    assert time.monotonic() - began < 30 * 0.3
+    gate.go_on.set()
+
+
+def test_p172_a_callback_that_finishes_in_the_further_limit_is_not_killed():
+    log, (pipeline, gate) = Log(), gated(drain_timeout=LIMIT)
+    pipeline.push(messages(log, range(5)))
+    assert gate.started.wait(LIMIT)
+    stop = threading.Thread(target=pipeline.stop, kwargs={"drain": False})
+    stop.start()
+    eventually(lambda: pipeline._shared.ledger.halted)
+    assert pipeline.pid.alive
+    gate.go_on.set()
+    stop.join(LIMIT)
+    assert not pipeline.pid.alive
+
+
 def test_p176_stop_past_its_timeout_raises_and_goes_on():
     log, (pipeline, gate) = Log(), gated()
     pipeline.push(messages(log, [1]))
@@ -309,6 +336,17 @@ def test_run_says_why_a_pipeline_died():
     with pytest.raises(tr.CallExit) as caught:
         Pushed.run(producer=Crashes, max_restarts=0)
     assert caught.value.reason == "shutdown"
+    assert "again and again" in str(caught.value)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_an_unknown_call_does_not_end_a_pipeline(caplog):
+    pipeline = Pushed.start_link()
+    with pytest.raises(tr.CallTimeout):
+        tr.call(pipeline, "hello", timeout=0.01)
+    tr.cast(pipeline, "hello")
+    pipeline.stop()
+    assert "unexpected call 'hello'" in caplog.text
 
 
 def test_memory_is_bounded_by_demand_not_by_the_source():

@@ -86,6 +86,8 @@ def test_p153_bad_arguments_of_the_test_calls():
         pipeline.test_message(1, batch_mode="bulk")
     with pytest.raises(ValueError, match="batch_mode: expected one of 'bulk', 'flush'"):
         pipeline.test_batch([1], batch_mode="other")
+    with pytest.raises(TypeError, match="metadata: expected a mapping"):
+        pipeline.test_message(1, metadata=5)
     with pytest.raises(TypeError, match="batch: expected a list"):
         pipeline.test_batch(5)
     with pytest.raises(TypeError, match="messages: expected a list of Message"):

@@ -1,5 +1,6 @@
 """Producers of pipelines: pipeline.md section 4, and the finite sources Iterable and Files."""
 
+import itertools
 import os
 import threading
 
@@ -152,8 +153,9 @@ def test_an_init_that_raises_fails_the_start(error):
         def handle_demand(self, demand):
             return []
 
-    with pytest.raises(tr.StartError):
+    with pytest.raises(tr.StartError) as caught:
         Pushed.start_link(producer=Bad)
+    assert caught.value.reason is error or not isinstance(error, ValueError)
     with pytest.raises(tr.StartError):
         Pushed.run(producer=Bad)
     assert tr.whereis("Pushed") is None
@@ -186,6 +188,16 @@ def test_p39_p40_the_buffer_of_the_producer_is_bounded(caplog):
     pipeline.stop()
     assert seen == [0, 4, 5, 6]
     assert any("discarded 3 events" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("endless", [itertools.count(), iter(int, 1)])
+def test_a_producer_that_allocates_without_end_is_stopped(endless, caplog):
+    class Endless(tr.Producer):
+        def handle_demand(self, demand):
+            return endless
+
+    with pytest.raises(tr.CallExit, match="expected at most"):
+        Pushed.run(producer=tr.Produce(Endless, transformer=tr.Message), max_restarts=0)
 
 
 def test_sys_exit_in_a_producer_is_a_crash_and_nothing_more():

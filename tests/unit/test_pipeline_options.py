@@ -185,6 +185,29 @@ def test_a_class_attribute_that_would_be_ignored_is_refused():
         Partitioned.start_link()
 
 
+@pytest.mark.parametrize(
+    ("name", "callback"),
+    [
+        ("handle_message", lambda self, message, context: message),
+        ("handle_message", lambda self: None),
+        ("prepare_messages", lambda self: None),
+        ("handle_batch", lambda self, messages: messages),
+        ("handle_failed", lambda self, messages, info: messages),
+    ],
+)
+def test_callbacks_with_other_arguments_are_refused_at_start(name, callback):
+    other = type("Other", (Good,), {name: callback})
+    with pytest.raises(TypeError, match=f"Other.{name}: expected a function of"):
+        other.start_link(batchers={"b": {}})
+
+
+def test_a_closed_queue_is_refused_at_start(tmp_path):
+    queue = tr.producers.Queue(tmp_path / "q.db")
+    queue.close()
+    with pytest.raises(ValueError, match="producer: expected an open queue"):
+        Good.start_link(producer=queue)
+
+
 def test_a_class_that_cannot_be_made_raises_in_the_caller():
     class Picky(Good):
         def __init__(self, argument):
