@@ -234,6 +234,16 @@ static void set_timer(citizen *me) {
     tr_timer_release(timer);
 }
 
+/* An alias of a monitor or of none, used once or not at all; it goes when its owner or its monitor does. */
+static void make_alias(citizen *me, tr_process *self) {
+    uint32_t i = (uint32_t)(next_random(me) % WATCHED);
+    int mode = (int)(next_random(me) % 3);
+    tr_ref ref = mode == TR_ALIAS_DEMONITOR ? me->watched[i].ref : 0;
+    if (tr_alias(self, mode, &ref) != TR_OK) return;
+    if (next_random(me) % 2 == 0) tr_send_alias(engine, ref, tr_message_new(KICK));
+    if (mode == TR_ALIAS_EXPLICIT && next_random(me) % 2 == 0) tr_unalias(self, ref);
+}
+
 static void act(citizen *me, tr_process *self) {
     if (atomic_fetch_sub(&budget, 1) <= 0 || tr_process_is_dead(self)) return;
     switch (next_random(me) % 24) {
@@ -248,6 +258,7 @@ static void act(citizen *me, tr_process *self) {
     case 11: tr_trap_exit(self, next_random(me) % 2 == 0); break;
     case 12: set_timer(me); break;
     case 13: { tr_info info; tr_process_info(engine, pid_of(anybody(me)), &info); break; }
+    case 15: make_alias(me, self); break;
     case 14: { tr_pid pids[8]; tr_process_bonds(engine, pid_of(anybody(me)), TR_LINKS, pids, 8); break; }
     default: write_letter(me, self);
     }
