@@ -142,7 +142,7 @@ def run(job: Job, queue: tr.producers.Queue, chaos: bool) -> None:
                     f"{there['refused'] + there['reset']} retried | "
                     f"{here.successful / seconds:.0f} files/s ({there['rate']} allowed) "
                     f"{megabytes / seconds:.1f} MB/s | queue {items.ready + items.delayed} "
-                    f"leased {items.leased} | processors "
+                    f"leased {items.leased} wanted {sum(here.demand.values())} | processors "
                     f"{sum(n for worker, n in here.queued.items() if '.Processor' in worker)} "
                     f"batcher {sum(n for worker, n in here.queued.items() if '.Batch' in worker)}"
                 )
