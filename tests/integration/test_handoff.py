@@ -227,7 +227,7 @@ def test_a_server_handed_off_keeps_its_order_and_never_overlaps() -> None:
     assert seen == list(range(200))
 
 
-# ---- Deadlocks ------------------------------------------------------------------------------------
+# ---- Deadlocks ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [2, 3, 10])
@@ -280,7 +280,7 @@ def test_calls_that_cross_end_in_one_error_and_one_answer() -> None:
         results: list[Any] = []
         threads = [
             threading.Thread(
-                target=lambda n=n: results.append(
+                target=lambda n=n, results=results: results.append(
                     servers[n].call(lambda: cross(n), timeout=LIMIT)  # noqa: B023
                 )
             )

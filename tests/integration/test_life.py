@@ -3,7 +3,6 @@
 Each program here is a subprocess of its own, because it ends, forks or is interrupted.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -57,7 +56,7 @@ def assert_prints(text: str, *lines: str, limit: float = LIMIT) -> None:
     assert done.stdout.splitlines() == list(lines)
 
 
-# ---- Start and stop -------------------------------------------------------------------------------
+# ---- Start and stop -----------------------------------------------------------------------------
 
 
 def test_import_starts_nothing() -> None:
@@ -98,7 +97,7 @@ def test_shutdown_and_a_new_engine() -> None:
                 lambda: tr.sleep(0), tr.registered, lambda: tr.whereis("x"), old.info,
                 lambda: old.call(1), lambda: old.stop(), lambda: old.exit("x"),
                 tr.GenServer.start, tr.GenServer.start_link):
-        with pytest.raises(tr.EngineStopped, match="tailrace.Engine"):
+        with pytest.raises(tr.EngineStopped, match=r"tailrace\.Engine"):
             use()
     tr.shutdown()  # does nothing
     assert timer.cancel() is None or timer.cancel() is None
@@ -123,7 +122,7 @@ def test_engines_start_and_stop_many_times() -> None:
         tr.shutdown()
         tr.Engine()
         me = tr.self()
-        pids = [tr.spawn(lambda n=n: (me.send(n), tr.receive())) for _ in range(5)]
+        pids = [tr.spawn(lambda n=n, me=me: (me.send(n), tr.receive())) for _ in range(5)]
         assert [tr.receive(timeout=LIMIT) for _ in pids] == [n] * 5
 
 
@@ -185,7 +184,7 @@ def test_shutdown_in_a_process_is_refused() -> None:
     assert tr.self().alive
 
 
-# ---- Interpreter exit -----------------------------------------------------------------------------
+# ---- Interpreter exit ---------------------------------------------------------------------------
 
 EXITS = {
     "nothing": "",
@@ -353,7 +352,7 @@ def test_sys_exit_in_a_callback_does_not_end_the_program() -> None:
     assert done.stdout == "SystemExit(3)\n"
 
 
-# ---- Signals --------------------------------------------------------------------------------------
+# ---- Signals ------------------------------------------------------------------------------------
 
 WAITS = {
     "receive": "tr.receive()",
@@ -493,7 +492,7 @@ def test_sigterm_ends_a_program_that_waits() -> None:
     assert child.wait(LIMIT) == -signal.SIGTERM
 
 
-# ---- Fork -----------------------------------------------------------------------------------------
+# ---- Fork ---------------------------------------------------------------------------------------
 
 CHILD = """
 def child_checks():

@@ -1,4 +1,4 @@
-"""Bad arguments: a clear error that names the argument and what is allowed, before anything changed.
+"""Bad arguments: a clear error that names the argument and what is allowed, before a change.
 
 Never a crash, never a hang, never a silent default. What is refused after a stop and in a forked
 child is in tests/integration/test_life.py.
@@ -51,7 +51,7 @@ def server() -> tr.Pid:
     return Server.start()
 
 
-# ---- Destinations ---------------------------------------------------------------------------------
+# ---- Destinations -------------------------------------------------------------------------------
 
 TO_DESTINATIONS: dict[str, Callable[[Any], object]] = {
     "send": lambda dest: tr.send(dest, 1),
@@ -120,7 +120,7 @@ def test_a_handle_stands_for_its_pid(server: tr.Pid) -> None:
     assert tr.receive(timeout=0) == tr.Exit(server, "noproc")
 
 
-# ---- Names ----------------------------------------------------------------------------------------
+# ---- Names --------------------------------------------------------------------------------------
 
 TO_NAMES: dict[str, Callable[[Any], object]] = {
     "register": tr.register,
@@ -155,7 +155,7 @@ def test_none_is_no_name(name: Any) -> None:
             use(name)
 
 
-# ---- Times ----------------------------------------------------------------------------------------
+# ---- Times --------------------------------------------------------------------------------------
 
 TO_SECONDS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "receive": ("timeout", lambda seconds: tr.receive(timeout=seconds)),
@@ -192,7 +192,7 @@ def test_none_is_no_time_where_something_must_happen_then(use: Callable[[Any], o
         use(None)
 
 
-# ---- Options --------------------------------------------------------------------------------------
+# ---- Options ------------------------------------------------------------------------------------
 
 SPAWNS: dict[str, Callable[..., object]] = {
     "spawn": lambda **options: tr.spawn(int, **options),
@@ -307,7 +307,7 @@ def test_unknown_keywords_of_start_go_to_init() -> None:
     assert "Server has no init that takes arguments" in str(caught.value.reason)
 
 
-# ---- Refs, flags, callers -------------------------------------------------------------------------
+# ---- Refs, flags, callers -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ref", [*NO_REFS, None])
@@ -376,7 +376,7 @@ def test_a_from_of_a_call_that_is_over_is_harmless(server: tr.Pid) -> None:
     assert server.call("x") == "x"
 
 
-# ---- Objects that cannot be made or changed -------------------------------------------------------
+# ---- Objects that cannot be made or changed -----------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [lambda: tr.self(), lambda: tr.monitor(tr.self()),
@@ -451,7 +451,7 @@ def test_str_subclasses_are_text_like_any_other() -> None:
     pid.exit("kill")
 
 
-# ---- The wrong thread -----------------------------------------------------------------------------
+# ---- The wrong thread ---------------------------------------------------------------------------
 
 
 def test_every_function_works_in_any_thread(server: tr.Pid) -> None:

@@ -15,7 +15,7 @@ FUNCTIONS = {
     name: getattr(tr, name) for name in tr.__all__ if inspect.isroutine(getattr(tr, name))
 }
 CLASSES = {name: getattr(tr, name) for name in tr.__all__ if inspect.isclass(getattr(tr, name))}
-C_TYPES = {name: kind for name, kind in CLASSES.items() if kind in (tr.Pid, tr.Ref, tr.From, tr.Timer)}
+C_TYPES = {"Pid": tr.Pid, "Ref": tr.Ref, "From": tr.From, "Timer": tr.Timer}
 C_METHODS = {
     f"{name}.{method}": value
     for name, kind in C_TYPES.items()

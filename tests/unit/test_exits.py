@@ -66,7 +66,7 @@ def wait_until_over(pid: tr.Pid) -> None:
     tr.receive(tr.monitor(pid), timeout=LIMIT)
 
 
-# ---- The matrix -----------------------------------------------------------------------------------
+# ---- The matrix ---------------------------------------------------------------------------------
 
 
 def test_o27_normal_is_ignored(scheduler: str) -> None:
@@ -242,7 +242,7 @@ def test_o37_a_removed_link_gives_no_signal(scheduler: str, trap: bool) -> None:
     assert_lives(pid)
 
 
-# ---- Exit signals ---------------------------------------------------------------------------------
+# ---- Exit signals -------------------------------------------------------------------------------
 
 
 def test_o38_a_death_spreads_through_a_chain_with_its_reason(scheduler: str) -> None:
@@ -362,7 +362,7 @@ def test_a_thread_that_a_signal_ended_is_told_by_its_next_call() -> None:
     assert tr.self() != me
 
 
-# ---- Links ----------------------------------------------------------------------------------------
+# ---- Links --------------------------------------------------------------------------------------
 
 
 def test_o44_a_link_is_single_and_symmetric() -> None:
@@ -425,7 +425,7 @@ def test_many_links_and_monitors_are_all_shown() -> None:
         tr.receive(ref, timeout=LIMIT)
 
 
-# ---- Monitors -------------------------------------------------------------------------------------
+# ---- Monitors -----------------------------------------------------------------------------------
 
 
 def test_o48_each_monitor_gives_a_down() -> None:

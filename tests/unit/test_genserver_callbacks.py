@@ -55,7 +55,7 @@ def raise_(error: BaseException) -> Any:
     raise error.with_traceback(None)  # else each run would add to the last one's
 
 
-# ---- Missing callbacks ----------------------------------------------------------------------------
+# ---- Missing callbacks --------------------------------------------------------------------------
 
 
 def test_o122_a_call_without_handle_call_ends_the_server() -> None:
@@ -125,7 +125,7 @@ def test_o125_a_timeout_without_handle_timeout_is_logged_once(
     assert len(caplog.records) == 1
 
 
-# ---- Callbacks that fail --------------------------------------------------------------------------
+# ---- Callbacks that fail ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_a_server_without_the_callback_as_method() -> None:
     assert type(end_of(server, lambda: server.cast(1))) is TypeError
 
 
-# ---- Continue -------------------------------------------------------------------------------------
+# ---- Continue -----------------------------------------------------------------------------------
 
 
 def test_o124_continue_runs_before_queued_messages() -> None:
@@ -320,7 +320,7 @@ def test_o124_any_token_counts(token: object) -> None:
     assert seen(server) == [token]
 
 
-# ---- Timeout --------------------------------------------------------------------------------------
+# ---- Timeout ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [0, 0.0, 0.01])
@@ -396,7 +396,7 @@ def test_o125_a_bad_timeout_ends_the_server_and_says_so(seconds: Any) -> None:
     assert str(reason).startswith("timeout: expected ")
 
 
-# ---- One at a time --------------------------------------------------------------------------------
+# ---- One at a time ------------------------------------------------------------------------------
 
 
 def test_o127_callbacks_of_one_server_never_overlap() -> None:

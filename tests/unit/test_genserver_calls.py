@@ -96,14 +96,19 @@ def test_o111_the_servers_end_is_the_answer(server: tr.Pid, reason: object) -> N
 
 
 def test_o111_a_killed_server(server: tr.Pid) -> None:
-    threading.Thread(
-        target=lambda: (eventually(lambda: server.info().status == "running"), server.exit("kill"))
-    ).start()
-    go = threading.Event()
+    ready, go = threading.Event(), threading.Event()
+
+    def kill() -> None:
+        assert ready.wait(LIMIT)
+        server.exit("kill")
+
+    killer = threading.Thread(target=kill)
+    killer.start()
     with pytest.raises(tr.CallExit) as caught:
-        server.call(lambda self, caller: go.wait(), timeout=LIMIT)
+        server.call(lambda self, caller: (ready.set(), go.wait()), timeout=LIMIT)
     assert caught.value.reason == "killed"
     go.set()
+    killer.join()
 
 
 def test_o112_after_a_timeout_the_server_goes_on(server: tr.Pid) -> None:

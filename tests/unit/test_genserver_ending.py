@@ -69,7 +69,7 @@ def raise_(error: BaseException) -> Any:
     raise error.with_traceback(None)  # else each run would add to the last one's
 
 
-# ---- When terminate runs --------------------------------------------------------------------------
+# ---- When terminate runs ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reason", ["normal", "shutdown", "boom", ("shutdown", 1)])
@@ -209,7 +209,7 @@ def test_o134_a_kill_before_that_point_means_no_terminate() -> None:
     assert_ended(server, ref, "killed")
 
 
-# ---- Stop with a reply ----------------------------------------------------------------------------
+# ---- Stop with a reply --------------------------------------------------------------------------
 
 
 def test_o135_terminate_runs_then_the_reply_goes_out_then_the_end() -> None:
@@ -255,7 +255,7 @@ def test_terminate_may_use_the_engine() -> None:
     assert tr.receive(timeout=LIMIT) == "called"
 
 
-# ---- Logging --------------------------------------------------------------------------------------
+# ---- Logging ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reason", ["normal", "shutdown", ("shutdown", 1)])
@@ -293,7 +293,7 @@ def test_o137_a_killed_server_is_not_logged(caplog: pytest.LogCaptureFixture) ->
     assert caplog.records == []
 
 
-# ---- stop -----------------------------------------------------------------------------------------
+# ---- stop ---------------------------------------------------------------------------------------
 
 
 def test_o138_stop_returns_when_the_server_has_ended() -> None:

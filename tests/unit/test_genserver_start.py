@@ -45,7 +45,7 @@ def start(request: pytest.FixtureRequest, limit: float | None) -> Callable[..., 
     return lambda *args, **options: function(*args, timeout=limit, **options)
 
 
-# ---- What the caller gets -------------------------------------------------------------------------
+# ---- What the caller gets -----------------------------------------------------------------------
 
 
 def test_o97_o100_start_returns_the_pid_when_init_is_over(start: Callable[..., tr.Pid]) -> None:
@@ -157,7 +157,7 @@ def test_o99_of_many_starts_with_one_name_one_succeeds(limit: float | None) -> N
         assert outcomes.count(("already", winner)) == 5
 
 
-# ---- What init decides ----------------------------------------------------------------------------
+# ---- What init decides --------------------------------------------------------------------------
 
 
 def outcome(limit: float | None, fn: Callable[[], object]) -> tuple[Any, Any, Any]:
@@ -227,7 +227,7 @@ def test_o101_o107_ignore_leaves_no_exit_in_a_trapping_callers_mailbox(limit: fl
 def test_o102_stop(limit: float | None, reason: object) -> None:
     result, end, starter = outcome(limit, lambda: tr.Stop(reason))
     assert end == starter == reason
-    assert result is None or result.reason == reason  # the starter may have died before it could tell
+    assert result is None or result.reason == reason  # it may be dead before it can tell
 
 
 def test_o102_stop_normal_does_not_end_the_caller(limit: float | None) -> None:

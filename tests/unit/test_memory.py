@@ -4,6 +4,7 @@ Counted by what the garbage collector sees, by weak references, and by how much 
 more cost in memory: nothing.
 """
 
+import contextlib
 import gc
 import logging
 import threading
@@ -31,8 +32,7 @@ class Thing:
 class Server(tr.GenServer):
     def init(self, thing: object = None) -> Any:
         self.thing = thing
-        if callable(thing):
-            return thing()
+        return thing() if callable(thing) else None
 
     def handle_call(self, request: Any, caller: tr.From) -> Any:
         return request() if callable(request) else request
@@ -68,7 +68,7 @@ def raise_error() -> None:
     raise ValueError
 
 
-# ---- One thing at a time --------------------------------------------------------------------------
+# ---- One thing at a time ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheduler", ["core", "thread"])
@@ -173,9 +173,6 @@ def test_a_reason_goes_with_the_last_who_heard_of_it() -> None:
     class Reason(Exception):
         pass
 
-    def leave() -> None:
-        raise tr.ProcessExit(thing)
-
     thing: Any = Reason()
     reference = weakref.ref(thing)
     tr.trap_exit()
@@ -251,7 +248,7 @@ def test_a_stopped_engine_lets_everything_go() -> None:
     eventually(is_gone(references[1]))
 
 
-# ---- Thousands --------------------------------------------------------------------------------------
+# ---- Thousands ----------------------------------------------------------------------------------
 
 SERVER_ROUNDS: dict[str, Callable[[tr.Pid], object]] = {
     "cast": lambda server: server.cast(None),
@@ -284,25 +281,19 @@ def wait_for(pid: tr.Pid) -> None:
 
 
 def _timeout(server: tr.Pid) -> None:
-    try:
+    with contextlib.suppress(tr.CallTimeout):
         server.call(None, timeout=0)
-    except tr.CallTimeout:
-        pass
 
 
 def _refused() -> None:
     for use in (lambda: tr.send(None, 1), lambda: tr.sleep(-1), lambda: tr.register("")):
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             use()
-        except (TypeError, ValueError):
-            pass
 
 
 def _failed_start() -> None:
-    try:
+    with contextlib.suppress(tr.StartError):
         Server.start(lambda: tr.Stop("shutdown"))
-    except tr.StartError:
-        pass
 
 
 def settle(server: tr.Pid) -> None:

@@ -80,7 +80,9 @@ def test_o62_of_many_that_register_one_name_one_wins() -> None:
         barrier = threading.Barrier(8)
         me = tr.self()
 
-        def register(name: str, barrier: threading.Barrier = barrier) -> None:
+        def register(
+            name: str, barrier: threading.Barrier = barrier, me: tr.Pid = me
+        ) -> None:
             barrier.wait()
             try:
                 tr.register(name)

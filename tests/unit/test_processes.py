@@ -36,7 +36,7 @@ def park() -> None:
     tr.receive(tr.monitor(tr.self()))  # which never fires (O51)
 
 
-# ---- spawn ----------------------------------------------------------------------------------------
+# ---- spawn --------------------------------------------------------------------------------------
 
 
 def test_o1_spawn_returns_a_pid_before_the_function_is_over(scheduler: str) -> None:
@@ -311,7 +311,7 @@ def test_every_thread_has_a_process_of_its_own_that_ends_with_it() -> None:
     thread.join()
 
 
-# ---- Messages -------------------------------------------------------------------------------------
+# ---- Messages -----------------------------------------------------------------------------------
 
 
 def test_o18_send_returns_none_and_a_mailbox_has_no_limit() -> None:
@@ -354,7 +354,7 @@ def test_o20_messages_of_one_sender_keep_their_order(scheduler: str) -> None:
     for _ in range(8000):
         sender, n = tr.receive(timeout=LIMIT)
         got[sender].append(n)
-    assert got == dict.fromkeys(range(4), list(range(2000)))
+    assert got == {sender: list(range(2000)) for sender in range(4)}
 
 
 def test_o20_a_last_message_comes_before_the_down(scheduler: str) -> None:
@@ -389,7 +389,7 @@ def test_o272_send_many_sends_nothing_when_one_is_bad(bad: Any, error: type[Exce
         tr.receive(timeout=0)
 
 
-# ---- receive --------------------------------------------------------------------------------------
+# ---- receive ------------------------------------------------------------------------------------
 
 
 def test_o22_receive_of_a_ref_leaves_the_others_in_order() -> None:
