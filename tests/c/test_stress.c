@@ -1,4 +1,4 @@
-/* test_stress.c: everything at once, on eight core workers without an interpreter lock.
+/* test_stress.c: everything at once, on eight core workers without an interpreter lock, and under one.
  *
  * Citizens, processes on the core and on the elastic pool, and a few foreign threads send to each other,
  * link, watch, name, call, enter, end and spawn at random until a budget of actions is spent. While they do,
@@ -6,7 +6,7 @@
  * sender and one receiver (O20), every monitor fires exactly once and with one reason for all (O7,
  * O52), a name is free before the Down is there (O14), a call ends with its own answer or with the
  * callee's end (O111, O115), no circle of calls waits (the calls have no limit), and nothing is left. */
-#include "actors.h"
+#include "fake_lock.h"
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 enum { ACTIONS = 60000 };
@@ -36,6 +36,22 @@ typedef struct citizen {
 } citizen;
 
 static tr_engine *engine;
+static bool locked; /* whether there is an interpreter lock; all but waits is done with it */
+
+static void attach(void) {
+    if (locked) lock_take();
+}
+
+static void detach(void) {
+    if (locked) lock_give();
+}
+
+static int detached(int (*wait)(tr_process *, uint64_t), tr_process *self, uint64_t deadline) {
+    detach();
+    int result = wait(self, deadline);
+    attach();
+    return result;
+}
 static _Atomic int64_t budget;
 static _Atomic uint32_t population, callers, pool;
 static _Atomic int32_t living;
@@ -191,7 +207,7 @@ static void call_somebody(citizen *me, tr_process *self) {
         }
         if (result == TR_OK) {
             bool patient = next_random(me) % 4 != 0;
-            int waited = tr_call_wait(self, patient ? TR_FOREVER : in(next_random(me) % MS));
+            int waited = detached(tr_call_wait, self, patient ? TR_FOREVER : in(next_random(me) % MS));
             CHECK(waited == TR_OK || waited == TR_EKILLED || !patient);
             if (waited == TR_OK || tr_call_cancel(self) == TR_OK) {
                 tr_term reply;
@@ -273,6 +289,12 @@ static void on_message(tr_process *self, citizen *me, tr_message *message) {
     default: settle_debt(me);
     }
     for (uint64_t i = next_random(me) % 3; i > 0; i--) act(me, self);
+    if (locked) checkpoint();
+    if (locked && next_random(me) % 256 == 0) { /* it blocks for a moment */
+        lock_give();
+        pause_a_little();
+        lock_take();
+    }
 }
 
 /* ---- Citizens -----------------------------------------------------------------------------------*/
@@ -287,7 +309,7 @@ static void citizen_run(tr_process *self, void *state) {
     while (result == TR_OK && !tr_process_is_dead(self)) {
         tr_message *message = tr_receive(self, NULL, NULL, &cursor);
         if (message != NULL) on_message(self, state, message);
-        else result = tr_wait(self, TR_FOREVER);
+        else result = detached(tr_wait, self, TR_FOREVER);
         tr_message_free(engine, message);
     }
     CHECK(tr_process_is_dead(self));
@@ -374,36 +396,27 @@ static tr_pid make(citizen *me, tr_process *self) {
 /* A foreign thread: a citizen for a while, which then just ends. */
 static void *foreigner(void *unused) {
     (void)unused;
+    attach();
     citizen *me = citizen_new();
-    tr_process *self = tr_self(engine);
-    if (me == NULL) return NULL;
+    tr_process *self = me == NULL ? NULL : tr_self(engine);
+    if (me == NULL) goto out;
     CHECK(self != NULL);
     atomic_store(&everyone[me->index].pid, tr_process_pid(self));
     tr_cursor cursor = {0};
     for (int i = 0; i < 300 && !tr_process_is_dead(self) && atomic_load(&budget) > 0; i++) {
         tr_message *message = tr_receive(self, NULL, NULL, &cursor);
         if (message != NULL) on_message(self, me, message);
-        else if (i % 16 == 0) tr_wait(self, in(MS));
+        else if (i % 16 == 0) detached(tr_wait, self, in(MS));
         else act(me, self);
         tr_message_free(engine, message);
     }
     citizen_release(me);
+out:
+    detach();
     return NULL;
 }
 
 /* ---- The test -----------------------------------------------------------------------------------*/
-
-static _Atomic uint64_t interrupts, cleared;
-
-static void interrupt(void *context, void *thread) {
-    (void)context, (void)thread;
-    atomic_fetch_add(&interrupts, 1);
-}
-
-static void interrupt_clear(void *context, void *thread) {
-    (void)context, (void)thread;
-    atomic_fetch_add(&cleared, 1);
-}
 
 static void kick(uint64_t *random) {
     citizen dice = {.random = *random};
@@ -415,7 +428,7 @@ static void kick(uint64_t *random) {
 static bool audit(tr_process *self, tr_pid pid) {
     tr_call_options options = {.kind = AUDIT, .term = term(5)};
     if (tr_call(self, pid, &options) != TR_OK) return false;
-    CHECK_EQ(tr_call_wait(self, in(LIMIT)), TR_OK);
+    CHECK_EQ(detached(tr_call_wait, self, in(LIMIT)), TR_OK);
     tr_term reply;
     tr_reason *reason;
     tr_call_take(self, &reply, &reason);
@@ -436,18 +449,29 @@ static void live(void) {
             while (atomic_load(&living) < AT_ONCE / 2)
                 if (make(NULL, NULL) == 0) break;
             for (int i = 0; i < 64; i++) kick(&random);
+            detach();
             pause_a_little();
+            attach();
         }
+        detach();
         for (int i = 0; i < FOREIGNERS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+        attach();
         if (atomic_load(&population) >= MOST) atomic_store(&budget, 0);
     }
 }
 
-static void all_promises_hold_under_stress(void) {
-    tr_host host = {
-        .release = release_term, .interrupt = interrupt, .interrupt_clear = interrupt_clear};
-    tr_options options = {.parallel = 8, .max_threads = 256};
-    engine = tr_engine_new(&options, &host);
+static void forget_all(void) {
+    memset(everyone, 0, sizeof everyone);
+    population = callers = pool = 0;
+    living = 0;
+    letters = downs = calls = answers = ends = circles = 0;
+}
+
+static void play(const tr_host *host, const tr_options *options) {
+    forget_all();
+    engine = tr_engine_new(options, host);
+    CHECK(engine != NULL);
+    attach();
     tr_process *self = tr_self(engine);
     atomic_store(&budget, ACTIONS);
     live();
@@ -457,21 +481,38 @@ static void all_promises_hold_under_stress(void) {
         audited += audit(self, pid_of(i));
         if (pid_of(i) != 0) tr_exit(engine, 0, pid_of(i), tr_reason_constant(TR_KILL));
     }
+    detach();
     EVENTUALLY(atomic_load(&living) == 0);
     tr_counters counters;
     EVENTUALLY((tr_engine_counters(engine, &counters), counters.processes == 1));
     CHECK_EQ(counters.run_queue + counters.elastic_queue, 0);
     CHECK(mailbox_is_empty(engine));
     printf("   %u processes, %u at the end; %llu letters, %llu downs, %llu calls, %llu answers, "
-           "%llu ends, %llu circles, %llu interrupts\n", everybody, audited,
+           "%llu ends, %llu circles, %llu hand-offs\n", everybody, audited,
            (unsigned long long)atomic_load(&letters), (unsigned long long)atomic_load(&downs),
            (unsigned long long)atomic_load(&calls), (unsigned long long)atomic_load(&answers),
            (unsigned long long)atomic_load(&ends), (unsigned long long)atomic_load(&circles),
-           (unsigned long long)atomic_load(&interrupts));
+           (unsigned long long)counters.handoffs);
     engine_end(engine);
 }
 
+static void interrupt(void *context, void *thread) { (void)context, (void)thread; }
+
+static void all_promises_hold_in_parallel(void) {
+    locked = false;
+    play(&(tr_host){.release = release_term, .interrupt = interrupt},
+         &(tr_options){.parallel = 8, .max_threads = 256});
+}
+
+static void all_promises_hold_under_the_lock(void) {
+    locked = true;
+    play(&fake_host, &(tr_options){.parallel = 1, .max_threads = 256, .handoff = true,
+                                   .switch_interval = SWITCH_INTERVAL});
+    CHECK_EQ(atomic_load(&fake_threads), 0);
+}
+
 int main(void) {
-    TEST(all_promises_hold_under_stress);
+    TEST(all_promises_hold_in_parallel);
+    TEST(all_promises_hold_under_the_lock);
     return check_report();
 }
