@@ -177,14 +177,19 @@ int tr_timer_start(tr_engine *engine, tr_pid pid, const char *name, tr_message *
     *timer = (tr_timer){.node.fire = fire, .engine = engine, .pid = pid, .name = copy,
                         .message = message, .references = 2};
     tri_engine_retain(engine);
+    bool virtual_time = engine->options.virtual_time, sooner = false;
     pthread_mutex_lock(&ticker->lock);
     tri_wheel_add(&ticker->wheel, &timer->node, deadline);
-    bool sooner = deadline < atomic_load(&ticker->sleeps_until);
-    ensure_started(ticker);
-    atomic_store_explicit(&ticker->running, ticker->started, memory_order_release);
+    if (!virtual_time) {
+        sooner = deadline < atomic_load(&ticker->sleeps_until);
+        ensure_started(ticker);
+        atomic_store_explicit(&ticker->running, ticker->started, memory_order_release);
+    }
     pthread_mutex_unlock(&ticker->lock);
-    if (sooner) tri_parker_unpark(&ticker->parker);
     *out = timer;
+    if (sooner) tri_parker_unpark(&ticker->parker);
+    uint64_t now = virtual_time ? tri_clock_now(&engine->clock) : 0;
+    if (virtual_time && deadline <= now) tri_ticker_fire(ticker, now); /* nobody else would */
     return TR_OK;
 }
 

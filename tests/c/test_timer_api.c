@@ -35,6 +35,16 @@ static void a_timer_fires_when_it_is_due_and_not_before_O69(void) {
     engine_end(engine);
 }
 
+static void a_time_in_the_past_fires_at_once_O68(void) {
+    tr_engine *engine = virtual_engine();
+    tr_engine_advance(engine, SECOND);
+    tr_timer_release(timer_to(engine, here(engine), NULL, 1, SECOND));
+    tr_timer_release(timer_to(engine, here(engine), NULL, 2, 0));
+    CHECK_EQ(take_number(engine, TR_MESSAGE_TERM), 1);
+    CHECK_EQ(take_number(engine, TR_MESSAGE_TERM), 2);
+    engine_end(engine);
+}
+
 static void a_cancelled_timer_never_fires_O70_O72(void) {
     tr_engine *engine = virtual_engine();
     tr_timer *timer = timer_to(engine, here(engine), NULL, 5, 10 * MS);
@@ -212,6 +222,7 @@ static void an_engine_stops_while_timers_fire(void) {
 
 int main(void) {
     TEST(a_timer_fires_when_it_is_due_and_not_before_O69);
+    TEST(a_time_in_the_past_fires_at_once_O68);
     TEST(a_cancelled_timer_never_fires_O70_O72);
     TEST(timers_fire_in_the_order_of_their_deadlines);
     TEST(a_timer_whose_process_ended_is_gone_O67);
