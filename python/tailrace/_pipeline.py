@@ -193,7 +193,7 @@ class PipelineHandle:
         if allowed is not None:
             check.integer("allowed", allowed, 1)
         if interval is not None:
-            check.seconds("interval", interval, zero=False)
+            interval = check.seconds("interval", interval, zero=False)
         check.boolean("reset", reset)
         self._check_alive()
         if self._shared.plan.produce.rate_limit is None:

@@ -69,6 +69,10 @@ class Options:
     def check(self, path: str) -> None:
         """Raise for the first fault, naming the option with `path` in front."""
 
+    def put(self, name: str, value: object) -> None:
+        """Replace an option by what the check made of it."""
+        object.__setattr__(self, name, value)  # the option classes are frozen
+
     @classmethod
     def of(cls: type[AnyOptions], path: str, value: object) -> AnyOptions:
         """Take an instance, or a mapping with the keywords, and check it."""
@@ -99,7 +103,7 @@ class RateLimit(Options):
 
     def check(self, path: str) -> None:
         check.integer(f"{path}allowed", self.allowed, 1)
-        check.seconds(f"{path}interval", self.interval, zero=False)
+        self.put("interval", check.seconds(f"{path}interval", self.interval, zero=False))
 
     @classmethod
     def of(cls, path: str, value: object) -> RateLimit:
@@ -161,7 +165,8 @@ class Batcher(Options):
     def check(self, path: str) -> None:
         check.integer(f"{path}concurrency", self.concurrency, 1)
         _check_batch_size(f"{path}batch_size", self.batch_size)
-        check.seconds(f"{path}batch_timeout", self.batch_timeout, zero=False)
+        timeout = check.seconds(f"{path}batch_timeout", self.batch_timeout, zero=False)
+        self.put("batch_timeout", timeout)
         if self.max_demand is not None:
             check.integer(f"{path}max_demand", self.max_demand, 1)
         elif isinstance(self.batch_size, tuple):
@@ -229,7 +234,7 @@ class Retry(Options):
         if callable(self.backoff):
             _check_arguments(f"{path}backoff", self.backoff, 1)
         else:
-            check.seconds(f"{path}backoff", self.backoff)
+            self.put("backoff", check.seconds(f"{path}backoff", self.backoff))
         if not isinstance(self.on, tuple) or not all(
             isinstance(kind, type) and issubclass(kind, BaseException) for kind in self.on
         ):

@@ -35,7 +35,7 @@ def new_window(limit: RateLimit) -> _core.RateWindow:
 
 
 def _nanoseconds(interval: float) -> int:
-    return max(1, int(interval * NANOSECONDS))
+    return max(1, int(interval * NANOSECONDS))  # the check of intervals bounds them
 
 
 class RateLimiter(GenServer):

@@ -91,6 +91,18 @@ def test_defaults():  # P6
     assert tr.Batcher(batch_size=123).upper == 123  # P55
 
 
+def test_times_that_are_too_long_are_cut():
+    pipeline = Good.start_link(
+        producer=tr.Produce(tr.producers.Dummy, rate_limit=tr.RateLimit(1, 1e300)),
+        batchers={"b": tr.Batcher(batch_timeout=1e300)},
+        retry=tr.Retry(backoff=1e300),
+        drain_timeout=1e300,
+        resubscribe_interval=1e300,
+    )
+    pipeline.update_rate_limit(interval=1e300, reset=True)
+    pipeline.stop()
+
+
 def test_p7_no_context_is_a_mark_of_its_own():
     assert make_plan(Good, {}).context is tr.NOT_SET
     assert not tr.NOT_SET
