@@ -128,7 +128,7 @@ class Engine:
 
 
 def _at_exit() -> None:
-    # A Ctrl-C that comes meanwhile is raised after the stop, when there is nothing left to interrupt.
+    # A Ctrl-C that comes meanwhile is raised after the stop: there is nothing left to interrupt.
     with contextlib.suppress(Exception, KeyboardInterrupt):
         shutdown()
 

@@ -100,7 +100,7 @@ def test_o60_the_first_message_removes_the_monitor_too() -> None:
 
 def test_an_alias_ends_with_its_owner() -> None:
     me = tr.self()
-    pid, ended = tr.spawn_monitor(lambda: me.send(tr.alias()))
+    _, ended = tr.spawn_monitor(lambda: me.send(tr.alias()))
     assert tr.receive(ended, timeout=60).reason == "normal"
     tr.send(tr.receive(timeout=0), "nobody")
     assert nothing_more()
