@@ -3,7 +3,6 @@
  * MessageLoop  a processor's handle_events: calls handle_message for each message of a chunk,
  *              settles what failed, acknowledges, and answers what goes on to the batchers. Belongs
  *              to one worker.
- * wrap         turns events into messages.
  * split        sorts messages by status.
  *
  * On the way that nearly all messages take (handle_message returns the message it was given, ok,
@@ -323,28 +322,6 @@ static PyType_Spec loop_spec = {
 
 /* ---- Functions ---------------------------------------------------------------------------------- */
 
-/* wrap(items, acknowledger=None): a new list with a message around each item. */
-static PyObject *wrap(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    tr_message_state *state = tr_message_state_of(module);
-    if (count < 1 || count > 2 || !PyList_CheckExact(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "wrap: expected (list, acknowledger)");
-        return NULL;
-    }
-    PyObject *acknowledger = count > 1 && args[1] != Py_None ? args[1] : NULL;
-    Py_ssize_t size = PyList_GET_SIZE(args[0]);
-    PyObject *messages = PyList_New(size);
-    for (Py_ssize_t i = 0; messages && i < size; i++) {
-        PyObject *item = Py_NewRef(PyList_GET_ITEM(args[0], i));
-        PyObject *message = tr_message_new_object(state, item, acknowledger);
-        Py_DECREF(item);
-        if (!message)
-            Py_CLEAR(messages);
-        else
-            PyList_SET_ITEM(messages, i, message);
-    }
-    return messages;
-}
-
 /* Sort messages by status into two new lists, in order, and say whether one has an acknowledger. -1
  * with a RuntimeError quoting what is no list of messages. */
 static int sort_messages(tr_message_state *state, PyObject *messages, PyObject **ok,
@@ -453,8 +430,6 @@ static PyObject *set_exception(PyObject *module, PyObject *const *args, Py_ssize
 }
 
 static PyMethodDef functions[] = {
-    {"wrap", (PyCFunction)(void (*)(void))wrap, METH_FASTCALL,
-     "wrap(items, acknowledger=None, /)\n--\n\nA list with a message around each item."},
     {"split", split, METH_O, "split(messages, /)\n--\n\n(ok, failed, whether one has an acknowledger), in order."},
     {"run_batch", (PyCFunction)(void (*)(void))run_batch, METH_FASTCALL,
      "run_batch(handle_batch, batcher, messages, info, /)\n--\n\n(exception or None, ok, failed, "

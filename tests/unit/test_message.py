@@ -388,12 +388,6 @@ def test_callbacks_are_released():
 # ---- Functions
 
 
-def test_wrap():
-    triple = (None, None, None)
-    assert [m.acknowledger for m in _core.wrap([1, 2], triple)] == [triple, triple]
-    assert [m.data for m in _core.wrap([1, 2])] == [1, 2]
-
-
 def test_pull_stops_at_n_at_the_end_and_at_an_exception():
     def items():
         yield from range(3)
