@@ -3,8 +3,8 @@
     path.to.option: expected an int >= 1, got 0
 
 A wrong type (and an unknown keyword) is a `TypeError`, a wrong value a `ValueError`. `bool` is
-never taken for a number. Each function returns the value it checked, so that a check can stand where
-the value is used. `path` names the argument as the caller wrote it.
+never taken for a number. Each function returns the value it checked, so that a check can stand
+where the value is used. `path` names the argument as the caller wrote it.
 """
 
 from __future__ import annotations
