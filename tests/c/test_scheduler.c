@@ -314,6 +314,27 @@ static void one_thread_does_everything(void) {
     engine_end(engine);
 }
 
+static _Atomic int refusals;
+
+static void *refuse_some(void *context) {
+    return atomic_fetch_sub(&refusals, 1) > 0 ? NULL : fake_start(context);
+}
+
+/* A thread that cannot be had now is tried again; what waits for it is not lost. */
+static void a_thread_that_fails_to_start_is_tried_again(void) {
+    tr_host host = {.release = release_term, .thread_start = refuse_some, .thread_stop = fake_stop};
+    engine = tr_engine_new(&(tr_options){.parallel = 2}, &host);
+    reset();
+    atomic_store(&refusals, 10);
+    tell(engine, start(engine, &(actor){.handle = count_up}), 0);
+    start_thread(engine, &(actor){.run = run_and_return});
+    EVENTUALLY(atomic_load(&count) == 2);
+    CHECK(counters().threads_limit_hits >= 10);
+    CHECK(counters().threads <= 5);
+    engine_end(engine);
+    CHECK_EQ(atomic_load(&fake_threads), 0);
+}
+
 /* ---- Interrupts ---------------------------------------------------------------------------------*/
 
 static void spin_until_interrupted(tr_process *self, actor *me, tr_message *message) {
@@ -418,6 +439,7 @@ int main(void) {
     TEST(functions_that_do_not_block_share_few_threads);
     TEST(the_pool_leaves_a_thread_for_the_core);
     TEST(one_thread_does_everything);
+    TEST(a_thread_that_fails_to_start_is_tried_again);
     TEST(a_kill_interrupts_its_victim_and_nobody_else);
     TEST(an_outer_process_is_interrupted_when_the_inner_one_is_left);
     TEST(a_stop_interrupts_what_spins);
