@@ -77,7 +77,7 @@ class ProducerWorker(Worker, Producer):
         self.gated: deque[Message] = deque()  # released when the gate opens
         self.owed: deque[int] = deque()  # demand that waits for the gate
         self.closed = False
-        self.draining = shared.draining  # of a worker that is restarted in a drain nobody wants more
+        self.draining = shared.draining  # nobody wants more of one that is restarted in a drain
         self.exhausted = False
         self.debt = shared.owed[base] = _core.Held()
         self.source, args, kwargs = make_source(shared, index)
