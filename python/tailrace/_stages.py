@@ -18,7 +18,7 @@ from . import _validate as check
 from ._core import Pid
 from ._errors import ProcessExit
 from ._log import logger, short
-from ._server import _CALLBACKS, GenServer
+from ._server import _CALLBACKS, GenServer, MissingCallback
 from ._stage_options import DemandDispatcher, StageOptions
 from ._stage_requests import (
     answer,
@@ -180,7 +180,7 @@ class Producer(_StageBase):
 
     def handle_demand(self, demand: int) -> Any:
         """Give up to `demand` (int >= 1) more events."""
-        raise NotImplementedError
+        raise MissingCallback(self, "handle_demand", demand)
 
     def format_discarded(self, n: int) -> Any:
         """The buffer had to drop `n` events: a false answer keeps that out of the log."""
@@ -202,7 +202,7 @@ class Consumer(_StageBase):
 
     def handle_events(self, events: list[Any], sender: Subscription) -> Any:
         """Handle a batch of events. Returns None or an action."""
-        raise NotImplementedError
+        raise MissingCallback(self, "handle_events", events)
 
 
 class ProducerConsumer(_StageBase):
@@ -220,7 +220,7 @@ class ProducerConsumer(_StageBase):
 
     def handle_events(self, events: list[Any], sender: Subscription) -> Any:
         """Handle a batch of events. Returns the events to emit, None, or an action."""
-        raise NotImplementedError
+        raise MissingCallback(self, "handle_events", events)
 
     def format_discarded(self, n: int) -> Any:
         """The buffer had to drop `n` events: a false answer keeps that out of the log."""
