@@ -38,7 +38,8 @@ class _Action:
     __slots__: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        shown = ((name, getattr(self, name)) for name in self.__slots__)
+        names = sorted(self.__slots__, key="value".__ne__)  # the value first
+        shown = ((name, getattr(self, name)) for name in names)
         fields = ", ".join(f"{n}={v!r}" for n, v in shown if v is not UNSET and v is not None)
         return f"{type(self).__name__}({fields})"
 

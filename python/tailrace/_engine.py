@@ -92,7 +92,8 @@ class Engine:
     >>> import tailrace as tr
     >>> tr.shutdown()
     >>> with tr.Engine(max_processes=1000):
-    ...     pid = tr.spawn(print, "hello")
+    ...     pid, ref = tr.spawn_monitor(print, "hello")
+    ...     down = tr.receive(ref)
     hello
     >>> engine = tr.Engine()
     """
