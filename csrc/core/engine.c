@@ -101,12 +101,22 @@ static condemned *list_all(tr_engine *engine, size_t *count) {
     return list;
 }
 
-/* Send each an exit signal, as from its parent. */
-static void signal_all(tr_engine *engine, int kind) {
+/* Whether no process of the engine's is there to end it in order. */
+static bool is_root(tr_engine *engine, tr_pid parent) {
+    tr_process *process = parent == 0 ? NULL : tr_process_acquire(engine, parent);
+    if (process == NULL) return true;
+    bool foreign = process->kind == TR_KIND_THREAD_OWN;
+    tr_process_release(process);
+    return foreign;
+}
+
+/* Send an exit signal to each, or to each root, as from its parent. */
+static void signal_all(tr_engine *engine, int kind, bool roots_only) {
     size_t count;
     condemned *list = list_all(engine, &count);
     for (size_t i = 0; i < count; i++)
-        tr_exit(engine, list[i].parent, list[i].pid, tr_reason_constant(kind));
+        if (!roots_only || is_root(engine, list[i].parent))
+            tr_exit(engine, list[i].parent, list[i].pid, tr_reason_constant(kind));
     free(list);
 }
 
@@ -127,9 +137,15 @@ int tr_engine_stop(tr_engine *engine, uint64_t deadline) {
     if (atomic_load(&engine->forked)) return 0;
     pthread_mutex_lock(&engine->stop_lock);
     if (!atomic_exchange(&engine->stopping, true)) {
-        signal_all(engine, TR_SHUTDOWN);
+        /* The roots first: supervisors end their children in order, pipelines drain. Then whoever has
+         * got loose from its parent. */
+        uint64_t now = tri_clock_monotonic();
+        uint64_t patience = deadline > now ? (deadline - now) / 4 * 3 : 0;
+        signal_all(engine, TR_SHUTDOWN, true);
+        wait_until_none(engine, living, now + patience);
+        signal_all(engine, TR_SHUTDOWN, false);
         wait_until_none(engine, living, deadline);
-        signal_all(engine, TR_KILL);
+        signal_all(engine, TR_KILL, false);
         /* All are dead now; a callback that does not return keeps its process unburied. */
         wait_until_none(engine, unburied, tri_clock_monotonic() + HALF_A_SECOND);
     }

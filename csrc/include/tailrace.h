@@ -182,9 +182,10 @@ typedef struct tr_counters {
 /* Make an engine. No thread is started before there is work. NULL when memory is short. */
 tr_engine *tr_engine_new(const tr_options *options, const tr_host *host);
 
-/* Refuse new processes, end all processes with TR_SHUTDOWN, newest first, wait until `deadline`
- * (of CLOCK_MONOTONIC, under virtual time too), then kill what is left, wait half a second more, and
- * end the threads. Detached callers only (the host must be able to run meanwhile), and not one of the
+/* Refuse new processes and end all with TR_SHUTDOWN, newest first: those without a parent among the
+ * engine's processes at once, the rest by their parents or when three quarters of the time have passed.
+ * At `deadline` (of CLOCK_MONOTONIC, under virtual time too) kill what is left, wait half a second
+ * more, and end the threads. Detached callers only (the host must be able to run meanwhile), and not one of the
  * engine's own processes. Returns the number of threads that had to be left behind because their
  * callback did not return; the engine must then not be freed. A second caller waits for the first. */
 int tr_engine_stop(tr_engine *engine, uint64_t deadline);

@@ -27,6 +27,10 @@ int tr_wait_detached(tr_state *state, tr_process *self, int (*wait)(tr_process *
         if (main_thread && PyErr_CheckSignals() != 0) return -1;
         if (result == TR_OK) return 0;
         if (result == TR_EKILLED) return -2;
+        if (result == TR_ESTOPPED) { /* a signal handler forked: this is the child */
+            tr_raise_code(state, result);
+            return -1;
+        }
         if (result == TR_ETIMEDOUT && tr_now(engine) >= deadline) return 1;
     }
 }

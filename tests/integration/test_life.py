@@ -746,3 +746,58 @@ def test_forks_of_forks() -> None:
         """,
         "0 0",
     )
+
+
+EXIT_DRAINS = """
+import tailrace as tr
+
+class Grouped(tr.Pipeline):
+    processors = tr.Processors(concurrency=2)
+    batchers = {"default": tr.Batcher(batch_size=1000, batch_timeout=1000.0)}
+
+    def handle_message(self, message):
+        return message
+
+    def handle_batch(self, batcher, messages, info):
+        print("batch", sorted(message.data for message in messages), info.trigger, flush=True)
+        return messages
+
+handle = Grouped.start_link(producer=tr.producers.Dummy())
+handle.push([tr.Message(i) for i in range(5)])
+"""
+
+
+def test_a_pipeline_left_running_is_drained_when_the_interpreter_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EXIT_DRAINS], capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout == "batch [0, 1, 2, 3, 4] flush\n", done.stderr
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+FORKS_IN_A_HANDLER = """
+import os, signal, sys, threading, time
+import tailrace as tr
+
+def fork(number, frame):
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        me.send("the parent goes on")
+
+me = tr.self()
+signal.signal(signal.SIGUSR1, fork)
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+try:
+    print(tr.receive(timeout=60), flush=True)
+except tr.EngineStopped:
+    print("the child is told", flush=True)
+"""
+
+
+def test_a_wait_whose_signal_handler_forks_ends_in_the_child_and_goes_on_in_the_parent() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS_IN_A_HANDLER], capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.splitlines() == ["the child is told", "the parent goes on"], done.stderr
