@@ -239,7 +239,11 @@ static void released_terms_may_use_the_engine(void) {
 
 static void *work_all_the_time(void *unused) {
     (void)unused;
-    while (!atomic_load(&go_on)) ask(engine, puppet(engine), NULL);
+    while (!atomic_load(&go_on)) {
+        tr_pid pid = puppet(engine);
+        ask(engine, pid, NULL);
+        tr_exit(engine, 0, pid, tr_reason_constant(TR_KILL)); /* or they fill the table in the end */
+    }
     return NULL;
 }
 
