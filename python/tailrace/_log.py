@@ -23,7 +23,14 @@ def short(value: object) -> str:
 
 
 def crash(pid: Pid, what: str, message: Any, cause: Any) -> None:
-    """Log the end of a process: who, in which callback, with which message, why."""
+    """Log the end of a process: who, in which callback, with which message, why.
+
+    Not that one used the engine while it was stopping: everything ends then.
+    """
+    from ._errors import EngineStopped  # which uses this module
+
+    if isinstance(cause, EngineStopped):
+        return
     traceback = cause if isinstance(cause, BaseException) else None
     about = "" if message is None else f", message {short(message)}"
     who = repr(pid)  # now: it loses its name before a slow handler looks at it
