@@ -311,17 +311,20 @@ def test_rounds_leave_nothing_behind(name: str) -> None:
         settle(server)
         return len(gc.get_objects()), tracemalloc.get_traced_memory()[0]
 
-    for _ in range(rounds):  # fills what is kept for use again
-        run(server)
-    tracemalloc.start()
-    try:
-        for _ in range(rounds // 10):
-            run(server)
+    def growth() -> tuple[int, int]:
         objects, size = measure()
         for _ in range(rounds):
             run(server)
         more_objects, more_size = measure()
+        return more_objects - objects, more_size - size
+
+    for _ in range(rounds):  # fills what is kept for use again
+        run(server)
+    tracemalloc.start()
+    try:
+        # A leak grows every time; a table of the interpreter's that happens to be enlarged does not.
+        grown = [growth() for _ in range(3)]
     finally:
         tracemalloc.stop()
-    assert more_objects - objects < rounds // 10
-    assert more_size - size < 16 * rounds  # less than an object each
+    assert min(objects for objects, _ in grown) < rounds // 10
+    assert min(size for _, size in grown) < 16 * rounds  # less than an object each
