@@ -322,7 +322,7 @@ def test_rounds_leave_nothing_behind(name: str) -> None:
         run(server)
     tracemalloc.start()
     try:
-        # A leak grows every time; a table of the interpreter's that happens to be enlarged does not.
+        # A leak grows every time; a table of the interpreter that happens to be enlarged does not.
         grown = [growth() for _ in range(3)]
     finally:
         tracemalloc.stop()
