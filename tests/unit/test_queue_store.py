@@ -512,7 +512,7 @@ def test_what_a_killed_caller_would_have_leased_is_given_back_in_the_same_commit
         wait_until(lambda: waits(killed))
         kill(killed)
         join([killed])
-        # Lease and release; the worker, trying again for the file, may have taken the lease in hand.
+        # Lease and release; or the worker, which tries again, has taken the lease in hand.
         assert store._inbox.qsize() in (1, 2)
     join(threads)
     wait_until(lambda: store.counts() == (2, 0, 0, 0))

@@ -35,7 +35,7 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert lines[:3] == ["3 0", "failed: -2 negative", "2 1"]
     # Two batch processors print at the same time, so the words of their lines may be mixed.
     words = sorted(" ".join(lines[3:7]).split())
-    assert words == sorted("even 10 size even 10 size odd 10 size odd 10 size".split())
+    assert words == sorted(["even", "odd", "10", "10", "size", "size"] * 2)
     assert lines[7:] == ["a attempt 1", "b attempt 1", "c attempt 1", "b attempt 2", "0 left"]
 
 
