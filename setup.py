@@ -12,6 +12,8 @@ Environment:
     TAILRACE_WERROR=1           refuse compiler warnings in our own C files (CI does)
     TAILRACE_SANITIZE=address   build with the address and undefined-behaviour sanitizers; the
                                 interpreter must then be started with LD_PRELOAD of libasan
+    TAILRACE_SANITIZE=thread    build with the thread sanitizer, for an interpreter that was
+                                configured --with-thread-sanitizer
 
 Intermediate files are in build/. Two builds of one source tree at the same time must not share it:
 name another folder as build_base below [build] in a file, and that file in DIST_EXTRA_CONFIG.
@@ -46,12 +48,15 @@ SANITIZERS = {
         "-fsanitize=address,undefined",
         "-fno-sanitize-recover=all",
     ],
+    "thread": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread"],
 }
 
 
 SANITIZE = os.environ.get("TAILRACE_SANITIZE", "")
 if SANITIZE not in SANITIZERS:
-    raise SystemExit(f"TAILRACE_SANITIZE: expected 'address' or nothing, got {SANITIZE!r}")
+    raise SystemExit(
+        f"TAILRACE_SANITIZE: expected 'address', 'thread' or nothing, got {SANITIZE!r}"
+    )
 WERROR = os.environ.get("TAILRACE_WERROR") == "1"
 
 

@@ -3,11 +3,15 @@
 
 #include <stdlib.h>
 
+#include "await.h"
 #include "engine.h"
 
 int tri_bonds_init(tri_bonds *bonds) {
     tri_map_init(&bonds->monitors);
     tri_map_init(&bonds->aliases);
+    tri_map_init(&bonds->awaits);
+    bonds->awaits_ended = false;
+    bonds->loops = bonds->loops_made = NULL;
     tri_map_init(&bonds->names);
     return pthread_mutex_init(&bonds->lock, NULL) == 0 ? TR_OK : TR_ENOMEM;
 }
@@ -15,6 +19,7 @@ int tri_bonds_init(tri_bonds *bonds) {
 void tri_bonds_fini(tri_bonds *bonds) {
     tri_map_fini(&bonds->monitors);
     tri_map_fini(&bonds->aliases);
+    tri_map_fini(&bonds->awaits);
     tri_map_fini(&bonds->names);
     pthread_mutex_destroy(&bonds->lock);
 }
@@ -120,6 +125,8 @@ static void break_left(tr_engine *engine, tr_process *dead, tr_process **corpses
         } else if (bond->kind == TRI_ALIAS) {
             tri_alias_forget(engine, bond);
             bury_bond(bond, grave);
+        } else if (bond->kind == TRI_AWAITING) {
+            tri_await_broken(bond, dead);
         } else {
             tri_bond_untie(bond);
         }
@@ -137,6 +144,8 @@ static void break_right(tr_engine *engine, tr_process *dead, tr_process **corpse
             tr_process *watcher = bond->left;
             forget_monitor(engine, bond);
             announce(bond, TR_MESSAGE_DOWN, watcher, dead, grave);
+        } else if (bond->kind == TRI_AWAITING) {
+            tri_await_broken(bond, dead);
         } else {
             tri_call_broken(bond, dead->reason);
         }

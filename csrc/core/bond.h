@@ -19,7 +19,7 @@
 
 struct tri_call;
 
-enum { TRI_LINK, TRI_MONITOR, TRI_CALLING, TRI_ALIAS };
+enum { TRI_LINK, TRI_MONITOR, TRI_CALLING, TRI_ALIAS, TRI_AWAITING };
 
 typedef struct tri_bond {
     tr_message message; /* first: a bond that was delivered is freed as a message */
@@ -34,6 +34,9 @@ typedef struct tri_bonds {
     pthread_mutex_t lock;
     tri_map monitors; /* Ref -> bond */
     tri_map aliases;  /* Ref -> bond, see alias.c */
+    tri_map awaits;   /* Ref -> tri_await, see await.h */
+    bool awaits_ended; /* the engine has stopped: no more */
+    struct tr_loop *loops, *loops_made; /* not in use; all: see await.h */
     tri_map names;    /* hash of the name -> process, see names.c */
 } tri_bonds;
 

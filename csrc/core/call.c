@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
+#include "await.h"
 #include "engine.h"
 
 static uint64_t ticket_of(tr_ref ref, unsigned step) { return ref << 2 | step; }
@@ -65,7 +66,8 @@ void tri_call_drop(tr_process *process) {
 
 tr_process *tri_call_callee(tr_process *process) {
     tri_call *call = atomic_load(&process->call);
-    return call != NULL && call->bond.tied ? call->bond.right : NULL;
+    if (call != NULL && call->bond.tied) return call->bond.right;
+    return process->kind == TR_KIND_ASYNC ? tri_await_callee(process) : NULL;
 }
 
 void tri_call_broken(tri_bond *bond, tr_reason *reason) {
@@ -85,8 +87,7 @@ static bool is_held_by(const tr_process *process, const tr_process *self) {
     return self != NULL;
 }
 
-/* Whether waiting for `callee` would close a cycle; its pids, beginning with the caller's. */
-static bool closes_cycle(tr_process *self, tr_process *callee, tr_call_options *options) {
+bool tri_call_closes_cycle(tr_process *self, tr_process *callee, tr_call_options *options) {
     size_t length = 1;
     tr_process *process = callee;
     for (; process != NULL && !is_held_by(process, self); process = tri_call_callee(process))
@@ -113,7 +114,7 @@ static int register_call(tr_process *self, tri_call *call, tr_pid pid, tr_call_o
         result = TR_EDEAD;
     else if (callee == self)
         result = TR_ESELF;
-    else if (closes_cycle(self, callee, options))
+    else if (tri_call_closes_cycle(self, callee, options))
         result = TR_EDEADLOCK;
     else
         tri_bond_tie(&call->bond, TRI_CALLING, self, callee);
@@ -157,7 +158,12 @@ int tr_call(tr_process *self, tr_pid callee, tr_call_options *options) {
     return result;
 }
 
-static bool answered(tr_process *self) { return is_done(atomic_load(&self->call)); }
+bool tr_call_answered(const tr_process *self) {
+    tri_call *call = atomic_load(&((tr_process *)self)->call);
+    return call != NULL && is_done(call);
+}
+
+static bool answered(tr_process *self) { return tr_call_answered(self); }
 
 int tr_call_wait(tr_process *self, uint64_t deadline) {
     return tri_park(self, TRI_DEEP, answered, deadline);
@@ -176,6 +182,13 @@ void tr_call_take(tr_process *self, tr_term *reply, tr_reason **reason) {
     take_answer(call, reply, reason);
 }
 
+static bool answer_await(tr_engine *engine, tr_pid caller, tr_ref ref, tr_term term) {
+    pthread_mutex_lock(&engine->bonds.lock);
+    bool answered = tri_await_answer(engine, caller, ref, term);
+    pthread_mutex_unlock(&engine->bonds.lock);
+    return answered;
+}
+
 void tr_reply(tr_engine *engine, tr_pid caller, tr_ref ref, tr_term term) {
     tr_process *process = tri_acquire(engine, caller);
     tri_call *call = process != NULL ? atomic_load(&process->call) : NULL;
@@ -183,6 +196,8 @@ void tr_reply(tr_engine *engine, tr_pid caller, tr_ref ref, tr_term term) {
         call->reply = term;
         atomic_store(&call->ticket, ticket_of(ref, TRI_CALL_DONE));
         tri_wake(process);
+        term = NULL;
+    } else if (process != NULL && answer_await(engine, caller, ref, term)) {
         term = NULL;
     }
     if (process != NULL) tri_release(process);

@@ -27,4 +27,7 @@ typedef struct tri_call {
     tr_reason *reason;
 } tri_call;
 
+/* Under bonds.lock. Whether waiting for `callee` would close a cycle; its pids, beginning with the caller's. */
+bool tri_call_closes_cycle(tr_process *self, tr_process *callee, tr_call_options *options);
+
 #endif

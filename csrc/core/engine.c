@@ -1,11 +1,15 @@
 /* engine.c: see engine.h: making, stopping, forking. */
 #include "engine.h"
 
+#include "await.h"
+
 #include <stdlib.h>
 #include <sys/random.h>
 #include <unistd.h>
 
 #define HALF_A_SECOND UINT64_C(500000000)
+
+const char *tr_version(void) { return "0.1.0"; }
 
 /* Tells engines apart, of other processes too; never 0. */
 static uint64_t new_id(const tr_engine *engine) {
@@ -20,6 +24,8 @@ static void set_options(tr_engine *engine, const tr_options *options) {
     if (engine->options.max_processes == 0) engine->options.max_processes = 1u << 22;
     if (engine->options.max_threads == 0) engine->options.max_threads = 512;
     if (engine->options.parallel == 0) engine->options.parallel = 1;
+    if (engine->options.parallel > engine->options.max_threads)
+        engine->options.parallel = engine->options.max_threads;
 }
 
 tr_engine *tr_engine_new(const tr_options *options, const tr_host *host) {
@@ -34,8 +40,11 @@ tr_engine *tr_engine_new(const tr_options *options, const tr_host *host) {
     if (tri_bonds_init(&engine->bonds) != TR_OK) goto fail_table;
     if (tri_scheduler_init(&engine->scheduler, engine) != TR_OK) goto fail_bonds;
     if (tri_ticker_init(&engine->ticker, engine) != TR_OK) goto fail_scheduler;
-    if (pthread_mutex_init(&engine->stop_lock, NULL) != 0) goto fail_ticker;
+    if (tri_slow_init(&engine->slow, engine) != TR_OK) goto fail_ticker;
+    if (pthread_mutex_init(&engine->stop_lock, NULL) != 0) goto fail_slow;
     return engine;
+fail_slow:
+    tri_slow_fini(&engine->slow);
 fail_ticker:
     tri_ticker_fini(&engine->ticker);
 fail_scheduler:
@@ -56,8 +65,10 @@ void tri_engine_retain(tr_engine *engine) {
 void tri_engine_release(tr_engine *engine) {
     if (atomic_fetch_sub_explicit(&engine->references, 1, memory_order_acq_rel) != 1) return;
     pthread_mutex_destroy(&engine->stop_lock);
+    tri_slow_fini(&engine->slow);
     tri_ticker_fini(&engine->ticker);
     tri_scheduler_fini(&engine->scheduler);
+    tri_loops_fini(engine);
     tri_bonds_fini(&engine->bonds);
     tri_table_fini(engine, &engine->table);
     free(engine);
@@ -133,18 +144,32 @@ static void wait_until_none(tr_engine *engine, uint64_t (*count)(tr_engine *), u
         result = tri_parker_park(&engine->scheduler.stopper, deadline);
 }
 
+/* The roots first: supervisors end their children in order, pipelines drain. Then whoever has got loose
+ * from its parent. Under stop_lock. */
+static void ask_to_end(tr_engine *engine, uint64_t deadline) {
+    if (atomic_exchange(&engine->stopping, true)) return;
+    uint64_t now = tri_clock_monotonic();
+    uint64_t patience = deadline > now ? (deadline - now) / 4 * 3 : 0;
+    signal_all(engine, TR_SHUTDOWN, true);
+    wait_until_none(engine, living, now + patience);
+    signal_all(engine, TR_SHUTDOWN, false);
+    wait_until_none(engine, living, deadline);
+}
+
+uint64_t tr_engine_drain(tr_engine *engine, uint64_t deadline) {
+    if (atomic_load(&engine->forked)) return 0;
+    pthread_mutex_lock(&engine->stop_lock);
+    ask_to_end(engine, deadline);
+    pthread_mutex_unlock(&engine->stop_lock);
+    return living(engine);
+}
+
 int tr_engine_stop(tr_engine *engine, uint64_t deadline) {
     if (atomic_load(&engine->forked)) return 0;
     pthread_mutex_lock(&engine->stop_lock);
-    if (!atomic_exchange(&engine->stopping, true)) {
-        /* The roots first: supervisors end their children in order, pipelines drain. Then whoever has
-         * got loose from its parent. */
-        uint64_t now = tri_clock_monotonic();
-        uint64_t patience = deadline > now ? (deadline - now) / 4 * 3 : 0;
-        signal_all(engine, TR_SHUTDOWN, true);
-        wait_until_none(engine, living, now + patience);
-        signal_all(engine, TR_SHUTDOWN, false);
-        wait_until_none(engine, living, deadline);
+    ask_to_end(engine, deadline);
+    if (!engine->killed) {
+        engine->killed = true;
         signal_all(engine, TR_KILL, false);
         /* All are dead now; a callback that does not return keeps its process unburied. */
         wait_until_none(engine, unburied, tri_clock_monotonic() + HALF_A_SECOND);
@@ -152,6 +177,8 @@ int tr_engine_stop(tr_engine *engine, uint64_t deadline) {
     uint32_t left =
         tri_scheduler_end(&engine->scheduler, tri_clock_monotonic() + HALF_A_SECOND);
     tri_ticker_end(&engine->ticker);
+    left += tri_slow_end(&engine->slow, tri_clock_monotonic() + HALF_A_SECOND);
+    tri_await_stop(engine);
     pthread_mutex_unlock(&engine->stop_lock);
     return (int)left;
 }
@@ -160,13 +187,13 @@ int tr_engine_stop(tr_engine *engine, uint64_t deadline) {
 
 void tr_engine_fork_prepare(tr_engine *engine) {
     pthread_mutex_lock(&engine->bonds.lock);
-    pthread_mutex_lock(&engine->scheduler.lock);
+    tri_scheduler_lock(&engine->scheduler);
     pthread_mutex_lock(&engine->ticker.lock);
 }
 
 void tr_engine_fork_parent(tr_engine *engine) {
     pthread_mutex_unlock(&engine->ticker.lock);
-    pthread_mutex_unlock(&engine->scheduler.lock);
+    tri_scheduler_unlock(&engine->scheduler);
     pthread_mutex_unlock(&engine->bonds.lock);
 }
 
@@ -186,6 +213,7 @@ bool tr_engine_stopping(const tr_engine *engine) {
     return atomic_load(&((tr_engine *)engine)->stopping);
 }
 
+uint64_t tr_engine_stop_timeout(const tr_engine *engine) { return engine->options.stop_timeout; }
 uint64_t tr_engine_id(const tr_engine *engine) { return engine->id; }
 uint64_t tr_now(const tr_engine *engine) { return tri_clock_now(&engine->clock); }
 
@@ -205,4 +233,5 @@ void tr_engine_counters(tr_engine *engine, tr_counters *counters) {
         .spawned = atomic_load(&engine->table.spawned),
     };
     tri_scheduler_counters(&engine->scheduler, counters);
+    tri_ticker_counters(&engine->ticker, counters);
 }

@@ -7,7 +7,8 @@
  * Lock order, outermost first; a thread that holds one may only take a later one:
  *   1. bonds.lock      links, monitors, names, ends of processes, the free list of slots
  *   2. scheduler.lock  run queues, workers and their roles
- *   3. ticker.lock     the timer wheel
+ *   3. a place's lock  its run queue (place.h); one place at a time
+ *   4. ticker.lock     the timer wheel
  * None is held while the host runs code; a parker may be unparked under any of them. */
 #ifndef TRI_ENGINE_H
 #define TRI_ENGINE_H
@@ -32,12 +33,14 @@ struct tr_engine {
     _Atomic uint32_t references; /* the owner, and each foreign thread that has a process here */
     _Atomic bool stopping;       /* no new process; set once */
     pthread_mutex_t stop_lock;   /* who stops; never taken while another lock is held */
+    bool killed;                 /* under stop_lock: whoever had not ended in time */
     _Atomic bool forked;         /* this is the child's copy: nothing of it may be used */
     _Atomic uint64_t last_ref;
     tri_table table;
     tri_bonds bonds;
     tri_scheduler scheduler;
     tri_ticker ticker;
+    tri_slow slow;
 };
 
 static inline void tri_release_term(tr_engine *engine, tr_term term) {

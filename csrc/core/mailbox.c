@@ -49,7 +49,7 @@ void tri_mailbox_push_front(tri_mailbox *mailbox, tr_message *message) {
 }
 
 /* Append what senders pushed to the private list, oldest first. */
-static void gather(tri_mailbox *mailbox) {
+void tri_mailbox_gather(tri_mailbox *mailbox) {
     tr_message *seen = atomic_load_explicit(&mailbox->inbox, memory_order_relaxed);
     if (seen == NULL || seen == CLOSED) return;
     tr_message *newest = atomic_exchange_explicit(&mailbox->inbox, NULL, memory_order_acquire);
@@ -82,14 +82,14 @@ static tr_message *unhook(tri_mailbox *mailbox, tr_message *before, tr_message *
 }
 
 tr_message *tri_mailbox_take(tri_mailbox *mailbox) {
-    if (mailbox->head == NULL) gather(mailbox);
+    if (mailbox->head == NULL) tri_mailbox_gather(mailbox);
     return mailbox->head == NULL ? NULL : unhook(mailbox, NULL, mailbox->head);
 }
 
 tr_message *tri_mailbox_take_match(tri_mailbox *mailbox,
                                    bool (*match)(const tr_message *, void *), void *context,
                                    tr_cursor *cursor) {
-    gather(mailbox);
+    tri_mailbox_gather(mailbox);
     tr_message *before = cursor->removals == mailbox->removals ? cursor->last : NULL;
     tr_message *message = before != NULL ? before->next : mailbox->head;
     while (message != NULL && match != NULL && !match(message, context)) {
@@ -110,7 +110,7 @@ bool tri_mailbox_has_new(const tri_mailbox *mailbox) {
 }
 
 tr_message *tri_mailbox_close(tri_mailbox *mailbox) {
-    gather(mailbox);
+    tri_mailbox_gather(mailbox);
     tr_message *rest = atomic_exchange(&mailbox->inbox, CLOSED);
     if (rest == CLOSED) return NULL;
     tr_message *all = mailbox->head;

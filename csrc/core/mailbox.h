@@ -42,6 +42,9 @@ tr_message *tri_mailbox_take_match(tri_mailbox *mailbox,
                                    bool (*match)(const tr_message *, void *context), void *context,
                                    tr_cursor *cursor);
 
+/* Look at everything that was pushed: nothing is new any more. */
+void tri_mailbox_gather(tri_mailbox *mailbox);
+
 /* Whether a message waits, seen or not; for the consumer. */
 bool tri_mailbox_has_any(const tri_mailbox *mailbox);
 /* Whether something was pushed since the consumer last took the stack; for anybody. */

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "alarm.h"
+#include "await.h"
 #include "engine.h"
 
 #define TAKEN (UINT64_C(1) << 31)
@@ -24,7 +26,10 @@ int tri_table_init(tri_table *table, uint32_t max_processes) {
 void tri_table_fini(tr_engine *engine, tri_table *table) {
     for (uint32_t c = 0; c < table->chunk_count; c++) {
         tr_process *chunk = atomic_load_explicit(&table->chunks[c], memory_order_acquire);
-        for (uint32_t i = 0; i < TRI_CHUNK; i++) tri_call_free(engine, atomic_load(&chunk[i].call));
+        for (uint32_t i = 0; i < TRI_CHUNK; i++) {
+            tri_call_free(engine, atomic_load(&chunk[i].call));
+            free(atomic_load(&chunk[i].alarm));
+        }
         free(chunk);
     }
     free(table->chunks);
@@ -139,10 +144,17 @@ void tri_mark_dead(tr_process *process) {
 
 /* ---- Delivery and the sleep protocol ------------------------------------------------------------*/
 
+/* An event loop of the foreign thread wants to know of a message, once. */
+static void tell_watcher(tr_process *process) {
+    if ((atomic_fetch_and(&process->flags, (uint8_t)~TRI_WATCHED) & TRI_WATCHED) != 0)
+        tri_loop_mail(atomic_load(&process->watcher));
+}
+
 static void rouse(tr_process *process, bool deep) {
+    if ((atomic_load(&process->flags) & TRI_WATCHED) != 0) tell_watcher(process);
     for (;;) {
         uint8_t run = atomic_load(&process->run);
-        if (run == TRI_IDLE) {
+        if (run == TRI_IDLE || (deep && run == TRI_DORMANT)) {
             if (!atomic_compare_exchange_weak(&process->run, &run, TRI_QUEUED)) continue;
             tri_scheduler_enqueue(&process->engine->scheduler, process);
         } else if (run == TRI_PARKED || (deep && run == TRI_DEEP)) {
@@ -177,6 +189,7 @@ static void bury(tr_process *process) {
     bool foreign = process->kind == TR_KIND_THREAD_OWN;
     tri_grave_free(engine, tri_mailbox_close(&process->mailbox));
     tri_call_drop(process);
+    tri_alarm_clear(process);
     if (process->behaviour->release != NULL) process->behaviour->release(process->state);
     pthread_mutex_lock(&engine->bonds.lock);
     tr_reason *reason = process->reason;
@@ -192,21 +205,47 @@ static void bury(tr_process *process) {
         tri_scheduler_drained(&engine->scheduler);
 }
 
-void tri_yield(tr_process *process) {
+static void queue_again(tr_process *process) {
+    atomic_store(&process->run, TRI_QUEUED);
+    tri_scheduler_enqueue(&process->engine->scheduler, process);
+}
+
+/* Whether a process that went to rest must be looked at. It may be somebody else's by now: only the atomics
+ * are looked at. */
+static bool is_needed(tr_process *process, int wait, uint64_t deadline) {
+    if (tri_is_dead(process)) return true;
+    if (wait == TR_STEP_MESSAGE && tri_mailbox_has_new(&process->mailbox)) return true;
+    if (wait == TR_STEP_ANSWER && tr_call_answered(process)) return true;
+    return deadline != TR_FOREVER && tri_alarm_rang(process);
+}
+
+static void go_to_rest(tr_process *process, int wait, uint64_t deadline) {
     tr_engine *engine = process->engine;
-    if (tri_is_dead(process)) {
-        bury(process);
-    } else if (process->mailbox.head != NULL) {
-        atomic_store(&process->run, TRI_QUEUED);
+    uint8_t rest = wait == TR_STEP_MESSAGE ? TRI_IDLE : TRI_DORMANT;
+    atomic_store(&process->run, rest);
+    if (is_needed(process, wait, deadline) &&
+        atomic_compare_exchange_strong(&process->run, &rest, TRI_QUEUED))
         tri_scheduler_enqueue(&engine->scheduler, process);
-    } else {
-        atomic_store(&process->run, TRI_IDLE);
-        uint8_t idle = TRI_IDLE;
-        /* From here on it may be somebody else's; only the atomics may be looked at. */
-        if ((tri_mailbox_has_new(&process->mailbox) || tri_is_dead(process)) &&
-            atomic_compare_exchange_strong(&process->run, &idle, TRI_QUEUED))
-            tri_scheduler_enqueue(&engine->scheduler, process);
-    }
+}
+
+void tri_yield(tr_process *process) {
+    if (tri_is_dead(process))
+        bury(process);
+    else if (process->mailbox.head != NULL)
+        queue_again(process);
+    else
+        go_to_rest(process, TR_STEP_MESSAGE, TR_FOREVER);
+}
+
+void tri_rest(tr_process *process, int wait, uint64_t deadline) {
+    if (tri_is_dead(process))
+        bury(process);
+    else if (wait == TR_STEP_AGAIN)
+        queue_again(process);
+    else if (deadline != TR_FOREVER && tri_alarm_set(process, deadline) != TR_OK)
+        queue_again(process); /* without memory for an alarm it has to look itself */
+    else
+        go_to_rest(process, wait, deadline);
 }
 
 /* ---- Spawn --------------------------------------------------------------------------------------*/
@@ -233,6 +272,7 @@ static void init(tr_process *process, const tr_spawn_options *options,
                                                    memory_order_relaxed);
     atomic_store(&process->flags, 0);
     atomic_store_explicit(&process->reductions, 0, memory_order_relaxed);
+    atomic_store_explicit(&process->blocking, 0, memory_order_relaxed);
     tri_mailbox_init(&process->mailbox);
     tri_table *table = &process->engine->table;
     atomic_fetch_add(process->kind == TR_KIND_THREAD_OWN ? &table->foreign : &table->living, 1);
@@ -541,6 +581,7 @@ static int sleep_until_ready(tr_process *self, uint8_t how, bool (*ready)(tr_pro
     tri_scheduler_before_wait(self);
     while (result == TR_OK && !roused(self, ready, bell))
         result = sleep_once(self, how, ready, bell, deadline);
+    tri_scheduler_after_wait(self);
     return result == TR_OK && bell != NULL && atomic_load(&bell->rang) ? TR_ETIMEDOUT : result;
 }
 

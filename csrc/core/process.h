@@ -10,10 +10,12 @@
  * puts it on the free list.
  *
  * Who may touch what:
- *   life, run, flags, mailbox.inbox, mailbox.pushed, reductions, call   any thread (atomics)
+ *   life, run, flags, mailbox.inbox, mailbox.pushed, reductions, call, alarm, blocking   any thread (atomics)
  *   mailbox.head/tail, state, outer                      the thread that runs the process
  *   left, right, name, reason, dead_next, parent         under bonds.lock
  *   next                                                 the run queue that holds it, under its lock
+ *   watcher                                              written by the foreign thread before it sets
+ *                                                        WATCHED; read by who took that flag away
  *   thread, worker                                       written by the runner before it sets PARKED;
  *                                                        thread is read by whoever took the process
  *                                                        out of PARKED, worker by whoever interrupts
@@ -25,38 +27,41 @@
  * whole word, which fails as long as anybody is there; the last to leave tries again.
  *
  * The sleep protocol. `run` is IDLE (nobody has it), QUEUED (in a run queue), RUNNING (a thread is in
- * it), PARKED (its thread sleeps in the middle of it and wants to know of messages), or DEEP (it sleeps
- * and messages do not concern it: an answer, its deadline or its end do). A sender pushes, then looks at
- * `run`: IDLE it turns into QUEUED and enqueues, PARKED it turns into RUNNING and unparks; so does with
- * DEEP who answers or ends the process. The runner sets IDLE, PARKED or DEEP, then looks at what it waits
- * for (and at the flag DEAD) again. All four accesses are sequentially consistent, so that one of the two
+ * it), DORMANT (nobody has it, and messages do not concern it: an answer, its deadline or its end do),
+ * PARKED (its thread sleeps in the middle of it and wants to know of messages), or DEEP (it sleeps
+ * and messages do not concern it). A sender pushes, then looks at `run`: IDLE it turns into QUEUED and
+ * enqueues, PARKED it turns into RUNNING and unparks; so does with DORMANT and DEEP who answers or ends the
+ * process. The runner sets IDLE, DORMANT, PARKED or DEEP, then looks at what it waits for (and at the
+ * flag DEAD) again. All four accesses are sequentially consistent, so that one of the two
  * sees the other: no wake-up is lost. Who turns PARKED or DEEP into RUNNING leaves exactly one token in
  * the parker, and the sleeper takes exactly that one: when it woke by itself and lost the race for `run`
  * it waits for the token that is on its way. So a parker is empty whenever its thread is awake, and
  * the waker may touch a thread's parker, because the thread cannot go before it has the token.
  *
- * Only the step IDLE -> QUEUED puts a process into a run queue, or its own runner does: it is never in
- * two. After its runner set IDLE, the process may be run, buried and replaced by another one at any
+ * Only the step from IDLE or DORMANT to QUEUED puts a process into a run queue, or its own runner does: it is never in
+ * two. After its runner set IDLE or DORMANT, the process may be run, buried and replaced by another one at any
  * moment; the runner then looks at atomics only, and at worst queues a live, idle process for nothing.
  *
  * Death. tri_end (bond.c) marks a process DEAD: from then on it is gone for everybody else. The memory
  * is released ("buried") by the thread that next owns `run`: the runner itself, when it was QUEUED, RUNNING,
- * PARKED or DEEP, or a worker, to which the ender queues an idle corpse. The runner may see the flag
+ * PARKED or DEEP, or a worker, to which the ender queues an idle or dormant corpse. The runner may see the flag
  * before tri_end is done with the corpse, so a burial takes bonds.lock before it lets go of the slot.
  *
- * An idle process costs sizeof(tr_process), 184 bytes, and what its behaviour keeps. */
+ * An idle process costs sizeof(tr_process), 192 bytes, and what its behaviour keeps. */
 #ifndef TRI_PROCESS_H
 #define TRI_PROCESS_H
 
 #include "mailbox.h"
 #include "thread.h"
 
+struct tri_alarm;
 struct tri_bond;
 struct tri_call;
 struct tri_worker;
+struct tr_loop;
 
-enum { TRI_FREE, TRI_IDLE, TRI_QUEUED, TRI_RUNNING, TRI_PARKED, TRI_DEEP };
-enum { TRI_DEAD = 1, TRI_TRAP = 2 };
+enum { TRI_FREE, TRI_IDLE, TRI_DORMANT, TRI_QUEUED, TRI_RUNNING, TRI_PARKED, TRI_DEEP };
+enum { TRI_DEAD = 1, TRI_TRAP = 2, TRI_WATCHED = 4 };
 
 struct tr_process {
     _Atomic uint64_t life;
@@ -66,8 +71,12 @@ struct tr_process {
     _Atomic uint8_t flags;
     uint8_t kind;
     uint8_t priority;
+    _Atomic uint8_t blocking; /* how often its callbacks block, see worker.c; written by the runner */
     uint32_t index;
-    tr_process *next;
+    union {
+        tr_process *next;
+        _Atomic(struct tr_loop *) watcher; /* of a foreign thread's process, which is never queued */
+    };
     tr_process *dead_next; /* the list of corpses in bond.c; the list of free slots */
     const tr_behaviour *behaviour;
     void *state;
@@ -79,6 +88,7 @@ struct tr_process {
     tr_reason *reason;
     tr_pid parent;
     _Atomic(struct tri_call *) call;
+    _Atomic(struct tri_alarm *) alarm;
     _Atomic uint64_t reductions; /* written by the runner only */
     uint32_t born;               /* its place in the order of spawns */
 };
@@ -127,5 +137,7 @@ int tri_park(tr_process *self, uint8_t how, bool (*ready)(tr_process *self), uin
 /* The end of a slice, on the thread that runs the process: go idle, be queued again, or be buried.
  * The process must not be touched after. */
 void tri_yield(tr_process *process);
+/* The same for a process that is stepped, with what its last step answered. */
+void tri_rest(tr_process *process, int wait, uint64_t deadline);
 
 #endif

@@ -1,15 +1,25 @@
-/* scheduler.c: see scheduler.h. The workers themselves are in worker.c. */
+/* scheduler.c: see scheduler.h: the queues, the tick, the life of workers. Roles are in roles.c, hand-off is in
+ * handoff.c, kills are in interrupt.c; the workers themselves are in worker.c. */
 #include "scheduler.h"
 
 #include <stdlib.h>
 
+#include "await.h"
 #include "engine.h"
+#include "roles.h"
 #include "worker.h"
 
 int tri_scheduler_init(tri_scheduler *scheduler, tr_engine *engine) {
     *scheduler = (tri_scheduler){.engine = engine};
+    const tr_options *options = &engine->options;
+    atomic_init(&scheduler->switch_interval, engine->options.switch_interval);
+    tri_load_init(&scheduler->load, tri_clock_monotonic());
     if (tri_parker_init(&scheduler->stopper) != TR_OK) return TR_ENOMEM;
-    return pthread_mutex_init(&scheduler->lock, NULL) == 0 ? TR_OK : TR_ENOMEM;
+    if (tri_places_init(&scheduler->places, options->handoff ? 0 : options->parallel) != TR_OK)
+        return TR_ENOMEM;
+    if (pthread_mutex_init(&scheduler->lock, NULL) == 0) return TR_OK;
+    tri_places_fini(&scheduler->places);
+    return TR_ENOMEM;
 }
 
 void tri_scheduler_fini(tri_scheduler *scheduler) {
@@ -18,220 +28,147 @@ void tri_scheduler_fini(tri_scheduler *scheduler) {
         tri_worker *next = worker->next;
         tri_parker_fini(&worker->wake);
         tri_parker_fini(&worker->thread.parker);
+        tri_parker_fini(&worker->gate_parker);
         free(worker);
         worker = next;
     }
     tri_parker_fini(&scheduler->stopper);
+    tri_places_fini(&scheduler->places);
     pthread_mutex_destroy(&scheduler->lock);
 }
 
-/* ---- Queues, under lock -------------------------------------------------------------------------*/
+/* ---- Queues -------------------------------------------------------------------------------------*/
 
-static void push(tri_queue *queue, tr_process *process) {
-    process->next = NULL;
-    if (queue->tail != NULL)
-        queue->tail->next = process;
-    else
-        queue->head = process;
-    queue->tail = process;
-    queue->count++;
-}
-
-static tr_process *pop(tri_queue *queue) {
-    tr_process *process = queue->head;
-    queue->head = process->next;
-    if (queue->head == NULL) queue->tail = NULL;
-    queue->count--;
-    return process;
-}
-
-static void push_core(tri_scheduler *s, tr_process *process) {
-    push(&s->core[process->priority], process);
-    s->core_waiting++;
-}
-
-static void push_woken(tri_scheduler *s, tri_worker *worker) {
-    while (worker->woken.head != NULL) push_core(s, pop(&worker->woken));
-}
-
-static int pick_priority(tri_scheduler *s) {
-    static const int by_rank[] = {TR_PRIORITY_MAX, TR_PRIORITY_HIGH, TR_PRIORITY_NORMAL,
-                                  TR_PRIORITY_LOW};
-    s->turn++;
-    if (s->turn % 64 == 0) { /* whoever would starve: the lowest that waits, in rotation */
-        for (int i = 0; i < TRI_PRIORITIES; i++) {
-            int priority = (int)((s->turn / 64 + (uint32_t)i) % TRI_PRIORITIES);
-            if (s->core[priority].head != NULL) return priority;
-        }
-    }
-    if (s->core[TR_PRIORITY_MAX].head == NULL && s->core[TR_PRIORITY_HIGH].head == NULL &&
-        s->turn % 8 == 0 && s->core[TR_PRIORITY_LOW].head != NULL)
-        return TR_PRIORITY_LOW;
-    for (int i = 0; i < TRI_PRIORITIES; i++)
-        if (s->core[by_rank[i]].head != NULL) return by_rank[i];
-    return -1;
-}
-
-/* ---- Roles, under lock --------------------------------------------------------------------------*/
-
-static void take_core(tri_scheduler *s, tri_worker *worker) {
-    atomic_store(&worker->role, TRI_ROLE_CORE);
-    s->core_count++;
-    s->active = worker;
-}
-
-static void leave_core(tri_scheduler *s, tri_worker *worker, int role) {
-    atomic_store(&worker->role, role);
-    s->core_count--;
-    push_woken(s, worker);
-    if (s->active == worker) s->active = NULL;
-    if (role == TRI_ROLE_DETACHED) s->detached_count++;
-}
-
-static void go_idle(tri_scheduler *s, tri_worker *worker) {
-    atomic_store(&worker->role, TRI_ROLE_IDLE);
-    worker->next_idle = s->idle;
-    s->idle = worker;
-    s->idle_count++;
-}
-
-/* An idle worker, or a new one; NULL at the limit. What it needs outside the lock is done by
- * tri_worker_start. */
-static tri_worker *get_worker(tri_scheduler *s) {
-    tri_worker *worker = s->idle;
-    if (s->ending) return NULL;
-    if (worker != NULL) {
-        s->idle = worker->next_idle;
-        s->idle_count--;
-        return worker;
-    }
-    if (s->threads < s->engine->options.max_threads) worker = tri_worker_new(s);
-    if (worker != NULL)
-        s->threads++;
-    else
-        s->limit_hits++;
-    return worker;
-}
-
-static bool core_wants(const tri_scheduler *s) {
-    return s->core_waiting > 0 && s->core_count < s->engine->options.parallel;
-}
-
-/* Processes of the pool may all wait for one of the core, so it must never get the last threads. */
-static bool pool_wants(const tri_scheduler *s) {
-    const tr_options *options = &s->engine->options;
-    uint32_t kept = options->parallel + (options->handoff ? 1 : 0);
-    uint32_t most = options->max_threads > kept ? options->max_threads - kept : 1;
-    return s->elastic.head != NULL && !s->searching &&
-           s->elastic_count + s->detached_count < most;
-}
-
-static void become_searcher(tri_scheduler *s, tri_worker *worker) {
-    atomic_store(&worker->role, TRI_ROLE_ELASTIC);
-    worker->searching = s->searching = true;
-    s->elastic_count++;
-}
-
-static void stop_searching(tri_scheduler *s, tri_worker *worker) {
-    if (worker->searching) worker->searching = s->searching = false;
-}
-
-static tri_worker *want_core(tri_scheduler *s) {
-    tri_worker *worker = core_wants(s) ? get_worker(s) : NULL;
-    if (worker != NULL) take_core(s, worker);
-    return worker;
-}
-
-static tri_worker *want_searcher(tri_scheduler *s) {
-    tri_worker *worker = pool_wants(s) ? get_worker(s) : NULL;
-    if (worker != NULL) become_searcher(s, worker);
-    return worker;
-}
-
-static tri_worker *want_standby(tri_scheduler *s) {
-    if (s->standby || !s->engine->options.handoff || s->core_count == 0) return NULL;
-    tri_worker *worker = get_worker(s);
-    if (worker == NULL) return NULL;
-    atomic_store(&worker->role, TRI_ROLE_STANDBY);
-    s->standby = true;
-    return worker;
-}
-
-/* The worker's role is over: it goes where it is wanted, which may have been refused for want of
- * threads before, or sleeps. */
-static void retire(tri_scheduler *s, tri_worker *worker) {
-    if (core_wants(s))
-        take_core(s, worker);
-    else if (pool_wants(s))
-        become_searcher(s, worker);
-    else
-        go_idle(s, worker);
-}
-
-static void start(tri_scheduler *s, tri_worker *worker) {
-    if (worker == NULL) return;
-    tri_worker_start(worker);
-    tri_ticker_poke(&s->engine->ticker);
-}
-
-void tri_scheduler_start_failed(tri_scheduler *s, tri_worker *worker) {
+void tri_scheduler_share(tri_scheduler *s) {
+    tri_places *places = &s->places;
+    if (atomic_load(&places->held) == places->count || atomic_load(&places->thief)) return;
     pthread_mutex_lock(&s->lock);
-    int role = atomic_load(&worker->role);
-    if (role == TRI_ROLE_CORE) leave_core(s, worker, TRI_ROLE_GONE);
-    if (role == TRI_ROLE_STANDBY) s->standby = false;
-    if (role == TRI_ROLE_ELASTIC) s->elastic_count--;
-    stop_searching(s, worker);
-    worker->started = false;
-    atomic_store(&worker->role, TRI_ROLE_GONE);
-    s->threads--;
-    s->limit_hits++;
-    tri_parker_unpark(&s->stopper);
+    tri_worker *thief = tri_want_core(s);
     pthread_mutex_unlock(&s->lock);
+    tri_start_role(s, thief);
 }
 
-/* The calling thread, if it is the worker at the core and may keep what it wakes to itself. */
-static tri_worker *at_core(tri_scheduler *s) {
-    if (!s->engine->options.handoff) return NULL;
+static bool is_elastic(const tr_process *process) {
+    return process->kind != TR_KIND_CORE;
+}
+
+/* What the worker at the core wakes stays with it, if it still is. */
+static bool keep(tri_scheduler *s, tr_process *process) {
     tri_thread *here = tri_thread_here_or_null(s->engine);
     tri_worker *worker = here == NULL ? NULL : here->worker;
-    bool core = worker != NULL && atomic_load_explicit(&worker->role, memory_order_relaxed) ==
-                                      TRI_ROLE_CORE;
-    return core ? worker : NULL;
+    if (worker == NULL || is_elastic(process) || tri_is_learned(process)) return false;
+    if (atomic_load_explicit(&worker->role, memory_order_relaxed) != TRI_ROLE_CORE) return false;
+    if (!tri_has_places(s)) {
+        tri_queue_push(&worker->woken, process);
+        return true;
+    }
+    if (!tri_place_push(&s->places, worker->place, worker, process)) return false;
+    if (atomic_load_explicit(&worker->place->length, memory_order_relaxed) > 1)
+        tri_scheduler_share(s);
+    return true;
+}
+
+static bool is_for_loop(const tri_scheduler *s, const tr_process *process) {
+    return process->kind == TR_KIND_ASYNC && process->behaviour->step != NULL &&
+           s->engine->host.run_loop != NULL;
+}
+
+static void enqueue_async(tri_scheduler *s, tr_process *process) {
+    pthread_mutex_lock(&s->lock);
+    tri_queue_push(&s->async, process);
+    tri_worker *worker = tri_want_looper(s);
+    if (s->loop != NULL) tri_loop_signal(s->loop);
+    pthread_mutex_unlock(&s->lock);
+    tri_start_role(s, worker);
 }
 
 void tri_scheduler_enqueue(tri_scheduler *s, tr_process *process) {
-    tri_worker *worker = at_core(s);
-    if (worker != NULL && process->kind != TR_KIND_THREAD) {
-        push(&worker->woken, process);
+    tri_worker *worker, *standby = NULL;
+    if (is_for_loop(s, process)) {
+        enqueue_async(s, process);
         return;
     }
+    bool elastic = is_elastic(process), learned = tri_is_learned(process);
+    if (keep(s, process)) return;
     pthread_mutex_lock(&s->lock);
-    if (process->kind == TR_KIND_THREAD) {
-        push(&s->elastic, process);
-        worker = want_searcher(s);
+    if (elastic || (learned && tri_pool_has_room(s))) {
+        tri_queue_push(elastic ? &s->elastic : &s->learned, process);
+        worker = tri_want_searcher(s);
     } else {
-        push_core(s, process);
-        worker = want_core(s);
+        tri_push_core(s, process);
+        worker = tri_want_core(s);
+        standby = worker == NULL || s->handoffs_until == 0 ? NULL : tri_want_standby(s);
     }
     pthread_mutex_unlock(&s->lock);
-    start(s, worker);
+    tri_start_role(s, worker);
+    tri_start_role(s, standby);
+}
+
+/* The worker's share of what came from outside, to its place. */
+static void fetch(tri_scheduler *s, tri_worker *worker) {
+    pthread_mutex_lock(&s->lock);
+    uint64_t share = (s->core.length + s->places.count - 1) / s->places.count;
+    for (; share > 0; share--)
+        tri_place_put(&s->places, worker->place, tri_run_queue_take(&s->core));
+    atomic_store(&s->outside, s->core.length);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Found nothing, or lost the place: whether to look again. */
+static bool stay_at_place(tri_scheduler *s, tri_worker *worker) {
+    pthread_mutex_lock(&s->lock);
+    if (atomic_load(&worker->role) == TRI_ROLE_CORE)
+        tri_leave_core(s, worker, TRI_ROLE_IDLE);
+    else
+        s->detached_count--;
+    tri_end_theft(s, worker);
+    worker->place = NULL;
+    tri_retire(s, worker);
+    bool stays = atomic_load(&worker->role) == TRI_ROLE_CORE;
+    pthread_mutex_unlock(&s->lock);
+    return stays;
+}
+
+/* Whether more waits where this worker, which has something to run, is who must see to it: a thief looks at all
+ * places, since it kept others from being woken. */
+static bool leaves_work(tri_scheduler *s, tri_worker *worker) {
+    bool thief = worker->thief;
+    tri_end_theft(s, worker);
+    if (atomic_load(&s->outside) > 0) return true;
+    return thief ? tri_places_waiting(&s->places) > 0 : atomic_load(&worker->place->length) > 0;
+}
+
+static tr_process *next_at_place(tri_scheduler *s, tri_worker *worker) {
+    do {
+        if (atomic_load(&worker->role) != TRI_ROLE_CORE) continue;
+        if (atomic_load_explicit(&s->outside, memory_order_relaxed) > 0) fetch(s, worker);
+        tr_process *process = tri_place_take(&s->places, worker->place);
+        if (process == NULL) continue;
+        if (leaves_work(s, worker)) tri_scheduler_share(s);
+        return process;
+    } while (stay_at_place(s, worker));
+    return NULL;
 }
 
 tr_process *tri_scheduler_next_core(tri_scheduler *s, tri_worker *worker) {
     tr_process *process = NULL;
+    if (tri_has_places(s)) return next_at_place(s, worker);
+    bool duty = atomic_load_explicit(&s->turnstile.duty, memory_order_relaxed);
+    if (duty && atomic_load(&worker->role) == TRI_ROLE_CORE) tri_turnstile_serve(s);
     pthread_mutex_lock(&s->lock);
     if (atomic_load(&worker->role) == TRI_ROLE_DETACHED) {
         s->detached_count--;
-        retire(s, worker);
+        tri_retire(s, worker);
     }
     if (atomic_load(&worker->role) == TRI_ROLE_CORE) {
-        push_woken(s, worker);
-        if (s->core_waiting > 0) {
-            process = pop(&s->core[pick_priority(s)]);
-            s->core_waiting--;
+        tri_push_woken(s, worker);
+        process = tri_run_queue_take(&s->core);
+        if (process == NULL) {
+            tri_leave_core(s, worker, TRI_ROLE_IDLE);
+            tri_retire(s, worker);
+            if (s->core_count == 0) tri_turnstile_core_idle(s, tri_clock_monotonic());
         } else {
-            leave_core(s, worker, TRI_ROLE_IDLE);
-            retire(s, worker);
+            tri_load_taken(&s->load);
         }
     }
     pthread_mutex_unlock(&s->lock);
@@ -242,17 +179,16 @@ tr_process *tri_scheduler_next_elastic(tri_scheduler *s, tri_worker *worker) {
     tr_process *process = NULL;
     tri_worker *searcher = NULL;
     pthread_mutex_lock(&s->lock);
-    stop_searching(s, worker);
-    if (s->elastic.head != NULL) {
-        process = pop(&s->elastic);
-        s->elastic_taken++;
-        searcher = want_searcher(s);
+    tri_stop_searching(s, worker);
+    if (tri_pool_has_work(s)) {
+        process = tri_pop_pool(s);
+        searcher = tri_want_searcher(s);
     } else {
         s->elastic_count--;
-        retire(s, worker);
+        tri_retire(s, worker);
     }
     pthread_mutex_unlock(&s->lock);
-    start(s, searcher);
+    tri_start_role(s, searcher);
     return process;
 }
 
@@ -263,177 +199,99 @@ uint64_t tri_scheduler_elastic_taken(tri_scheduler *s) {
     return taken;
 }
 
-/* ---- Hand-off -----------------------------------------------------------------------------------*/
+/* ---- The tick -----------------------------------------------------------------------------------*/
 
-void tri_scheduler_watch(tri_scheduler *s, tri_glimpse *glimpse) {
-    pthread_mutex_lock(&s->lock);
-    glimpse->worker = s->active;
-    glimpse->serial = s->active == NULL ? 0 : atomic_load(&s->active->serial);
-    glimpse->time = tri_clock_monotonic();
-    pthread_mutex_unlock(&s->lock);
+/* The pool is full and stands still: one of the core's goes back there, for the others may wait for it. */
+static void rescue_learned(tri_scheduler *s) {
+    bool stands = s->elastic_taken == s->taken_before;
+    s->taken_before = s->elastic_taken;
+    if (stands && s->learned.head != NULL && !tri_pool_has_room(s))
+        tri_push_core(s, tri_queue_pop(&s->learned));
 }
 
-/* Whether the core's worker sits in a callback that gave the interpreter lock away, or that is old. */
-static bool is_stuck(tri_scheduler *s, const tri_glimpse *before, uint64_t now) {
-    uint64_t serial = atomic_load(&s->active->serial);
-    if ((serial & 1) == 0) return false;
-    bool forced = now - before->time >= s->engine->options.switch_interval / 10 * 8;
-    return !forced || (s->active == before->worker && serial == before->serial);
+static void preempt_all(tri_scheduler *s) {
+    for (tri_worker *worker = atomic_load(&s->workers); worker != NULL; worker = worker->next)
+        atomic_store_explicit(&worker->preempt, true, memory_order_relaxed);
 }
 
-int tri_scheduler_stand_by(tri_scheduler *s, tri_worker *worker, const tri_glimpse *before) {
-    int decision = TRI_STANDBY_AGAIN;
-    tri_worker *next = NULL;
-    uint64_t now = tri_clock_monotonic();
-    pthread_mutex_lock(&s->lock);
-    if (s->active != NULL && is_stuck(s, before, now)) {
-        leave_core(s, s->active, TRI_ROLE_DETACHED);
-        s->handoffs++;
-        s->standby_until = now + TRI_STANDBY_STAYS;
-    }
-    if (s->core_count == 0 && s->core_waiting > 0 && !s->ending) {
-        s->standby = false;
-        take_core(s, worker);
-        next = want_standby(s);
-        decision = TRI_STANDBY_TAKE;
-    } else if (s->core_count == 0 || now > s->standby_until || s->ending) {
-        s->standby = false;
-        retire(s, worker);
-        decision = TRI_STANDBY_RETIRE;
-    }
-    pthread_mutex_unlock(&s->lock);
-    start(s, next);
-    return decision;
-}
-
-void tri_scheduler_before_wait(tr_process *self) {
-    tri_worker *worker = atomic_load(&self->worker);
-    tri_worker *next = NULL;
-    if (worker == NULL) return;
-    tri_scheduler *s = &self->engine->scheduler;
-    pthread_mutex_lock(&s->lock);
-    if (atomic_load(&worker->role) == TRI_ROLE_CORE) {
-        leave_core(s, worker, TRI_ROLE_DETACHED);
-        next = want_core(s);
-    }
-    pthread_mutex_unlock(&s->lock);
-    start(s, next);
-}
-
-/* Without an interpreter lock: a worker inside one callback for a whole tick gives its place up. */
-static tri_worker *retake(tri_scheduler *s) {
-    tri_worker *worker = atomic_load(&s->workers);
-    for (; worker != NULL; worker = worker->next) {
-        uint64_t serial = atomic_load(&worker->serial);
-        bool stuck = (serial & 1) != 0 && serial == worker->seen_serial;
-        worker->seen_serial = serial;
-        if (!stuck || atomic_load(&worker->role) != TRI_ROLE_CORE || s->core_waiting == 0) continue;
-        leave_core(s, worker, TRI_ROLE_DETACHED);
-        s->handoffs++;
-        tri_worker *next = want_core(s);
-        if (next != NULL) return next;
-    }
-    return NULL;
-}
-
-bool tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
+int tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
     tri_worker *next = NULL;
     pthread_mutex_lock(&s->lock);
-    bool busy = s->core_count > 0 || s->core_waiting > 0 || s->elastic.head != NULL ||
-                s->detached_count > 0;
+    tri_load_roll(&s->load, now);
+    bool soon = s->core_count > 0 || tri_core_waiting(s) > 0 || tri_pool_has_work(s) || s->async.head != NULL;
+    if (tri_turnstile_tick(s, now)) soon = true;
+    if (now > s->handoffs_until) s->handoffs_until = 0;
+    bool seldom = s->elastic_count + s->detached_count > s->waiting_count;
     if (s->core_count > 0) s->standby_until = now + TRI_STANDBY_STAYS;
-    if (s->core_count > 0)
-        for (tri_worker *worker = atomic_load(&s->workers); worker != NULL; worker = worker->next)
-            atomic_store_explicit(&worker->preempt, true, memory_order_relaxed);
-    if (!s->engine->options.handoff)
-        next = retake(s);
-    else if (s->core_count > 0 && s->was_busy) /* busy across a tick */
-        next = want_standby(s);
+    if (s->core_count > 0 || s->looper != NULL) preempt_all(s);
+    rescue_learned(s);
+    bool overlooked = tri_is_overlooked(s);
+    if (tri_has_places(s)) {
+        tri_places_balance(&s->places);
+        tri_retake(s, overlooked);
+    } else if (s->core_count > 0 && s->was_busy) { /* busy across a tick */
+        next = tri_want_standby(s);
+    }
     s->was_busy = s->core_count > 0;
-    if (next == NULL) next = want_core(s); /* what was turned away at the limit of threads */
-    if (next == NULL) next = want_searcher(s);
+    if (next == NULL && overlooked) next = tri_want_core(s);
+    if (next == NULL) next = tri_want_searcher(s);
+    if (next == NULL) next = tri_want_looper(s);
     pthread_mutex_unlock(&s->lock);
     if (next != NULL) tri_worker_start(next);
-    return busy;
+    return soon ? TRI_TICK_SOON : seldom ? TRI_TICK_SELDOM : TRI_TICK_NEVER;
 }
 
-/* ---- Interrupts ---------------------------------------------------------------------------------
- *
- * `target` of a worker is the process whose callback it is in, with BUSY while somebody sends an interrupt
- * to it and MARKED after. Only the worker sets and clears the process; whoever wants to interrupt it
- * moves process -> process|BUSY -> process|MARKED, so that an interrupt meant for one process can
- * not hit the next: the worker waits for BUSY to pass (a few instructions) and takes back what was
- * MARKED and did not arrive. None is missed: the ender sets DEAD and then looks at the target, the worker
- * sets the target and then looks at DEAD. A process that was ended while its worker ran an inner one
- * (tr_spawn with enter) is interrupted when the inner one is left. Interrupts are sent by attached
- * threads; while the engine stops, which is done by a detached one, it only marks, and the ticker, which
- * sends all again every few milliseconds, attaches itself. */
+/* ---- Workers ------------------------------------------------------------------------------------*/
 
-enum { BUSY = 1, MARKED = 2 };
+void tri_scheduler_worker_begins(tri_scheduler *s, tri_worker *worker) {
+    pthread_mutex_lock(&s->lock);
+    if (pthread_getcpuclockid(pthread_self(), &worker->cpu) != 0)
+        worker->cpu = -1; /* no clock: it counts as one that stands still */
+    pthread_mutex_unlock(&s->lock);
+}
 
-static void set_target(tri_worker *worker, tr_process *process) {
-    tr_engine *engine = worker->thread.engine;
-    uintptr_t old = atomic_load(&worker->target);
-    for (;;) {
-        if (old & BUSY)
-            old = atomic_load(&worker->target);
-        else if (atomic_compare_exchange_weak(&worker->target, &old, (uintptr_t)process))
-            break;
+void tri_scheduler_core_begins(tri_scheduler *s) {
+    pthread_mutex_lock(&s->lock);
+    tri_turnstile_core_begins(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void tri_scheduler_loop_ended(tri_scheduler *s, tri_worker *worker) {
+    pthread_mutex_lock(&s->lock);
+    s->looper = NULL;
+    tri_retire(s, worker);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void tri_scheduler_start_failed(tri_scheduler *s, tri_worker *worker) {
+    pthread_mutex_lock(&s->lock);
+    int role = atomic_load(&worker->role);
+    if (role == TRI_ROLE_CORE) {
+        tri_leave_core(s, worker, TRI_ROLE_GONE);
+        tri_end_theft(s, worker);
+        worker->place = NULL;
     }
-    if ((old & MARKED) == 0) return;
-    atomic_fetch_sub(&engine->scheduler.marked, 1);
-    if (engine->host.interrupt_clear != NULL)
-        engine->host.interrupt_clear(engine->host.context, worker->host);
-}
-
-void tri_scheduler_enter(tr_process *process) {
-    tri_worker *worker = atomic_load(&process->worker);
-    if (worker != NULL) set_target(worker, process);
-}
-
-static void send_interrupt(tr_engine *engine, tri_worker *worker, uintptr_t from, bool attached) {
-    uintptr_t process = from & ~(uintptr_t)(BUSY | MARKED);
-    if (!atomic_compare_exchange_strong(&worker->target, &from, process | BUSY)) return;
-    if ((from & MARKED) == 0) atomic_fetch_add(&engine->scheduler.marked, 1);
-    if (attached) engine->host.interrupt(engine->host.context, worker->host);
-    atomic_store(&worker->target, process | MARKED);
-}
-
-void tri_scheduler_leave(tr_process *process, tr_process *outer) {
-    tr_engine *engine = process->engine;
-    tri_worker *worker = atomic_load(&process->worker);
-    if (worker == NULL) return;
-    set_target(worker, outer);
-    if (outer != NULL && tri_is_dead(outer) && engine->host.interrupt != NULL)
-        send_interrupt(engine, worker, (uintptr_t)outer, true);
-}
-
-void tri_scheduler_interrupt(tr_process *dead) {
-    tr_engine *engine = dead->engine;
-    tri_worker *worker = atomic_load(&dead->worker);
-    if (worker == NULL || engine->host.interrupt == NULL) return;
-    tri_thread *here = tri_thread_here_or_null(engine);
-    if (here != NULL && here->worker == worker) return; /* it is us: we return by ourselves */
-    send_interrupt(engine, worker, (uintptr_t)dead, !atomic_load(&engine->stopping));
-    tri_ticker_poke(&engine->ticker);
-}
-
-void tri_scheduler_interrupt_again(tri_scheduler *s) {
-    tri_worker *worker = atomic_load(&s->workers);
-    for (; worker != NULL; worker = worker->next) {
-        uintptr_t target = atomic_load(&worker->target);
-        if ((target & MARKED) != 0 && (target & BUSY) == 0)
-            send_interrupt(s->engine, worker, target, true);
-    }
+    if (role == TRI_ROLE_STANDBY) s->standby = false;
+    if (role == TRI_ROLE_ELASTIC) s->elastic_count--;
+    if (role == TRI_ROLE_LOOP) s->looper = NULL;
+    tri_stop_searching(s, worker);
+    worker->started = false;
+    atomic_store(&worker->role, TRI_ROLE_GONE);
+    s->threads--;
+    s->limit_hits++;
+    s->start_failures++;
+    tri_parker_unpark(&s->stopper);
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* ---- The end ------------------------------------------------------------------------------------*/
 
 void tri_scheduler_drained(tri_scheduler *s) { tri_parker_unpark(&s->stopper); }
 
-bool tri_scheduler_worker_ends(tri_scheduler *s, tri_worker *worker) {
+bool tri_scheduler_worker_ends(tri_scheduler *s, tri_worker *worker, bool idle_long) {
     pthread_mutex_lock(&s->lock);
-    bool ends = s->ending && atomic_load(&worker->role) == TRI_ROLE_IDLE;
+    bool ends = atomic_load(&worker->role) == TRI_ROLE_IDLE &&
+                (s->ending || (idle_long && s->idle_count > TRI_IDLE_KEPT));
     if (ends) {
         for (tri_worker **at = &s->idle; *at != NULL; at = &(*at)->next_idle) {
             if (*at != worker) continue;
@@ -441,14 +299,16 @@ bool tri_scheduler_worker_ends(tri_scheduler *s, tri_worker *worker) {
             break;
         }
         s->idle_count--;
-        atomic_store(&worker->role, TRI_ROLE_GONE);
+        atomic_store(&worker->role, TRI_ROLE_ENDING);
     }
     pthread_mutex_unlock(&s->lock);
     return ends;
 }
 
-void tri_scheduler_worker_ended(tri_scheduler *s) {
+void tri_scheduler_worker_ended(tri_scheduler *s, tri_worker *worker) {
     pthread_mutex_lock(&s->lock);
+    worker->started = false;
+    atomic_store(&worker->role, TRI_ROLE_GONE);
     s->threads--;
     tri_parker_unpark(&s->stopper);
     pthread_mutex_unlock(&s->lock);
@@ -459,8 +319,10 @@ uint32_t tri_scheduler_end(tri_scheduler *s, uint64_t deadline) {
     int result = TR_OK;
     pthread_mutex_lock(&s->lock);
     s->ending = true;
+    tri_turnstile_open(s);
     for (tri_worker *worker = s->idle; worker != NULL; worker = worker->next_idle)
         tri_parker_unpark(&worker->wake);
+    if (s->loop != NULL) tri_loop_signal(s->loop);
     left = s->threads;
     pthread_mutex_unlock(&s->lock);
     while (left > 0 && result != TR_ETIMEDOUT) {
@@ -472,18 +334,12 @@ uint32_t tri_scheduler_end(tri_scheduler *s, uint64_t deadline) {
     return left;
 }
 
-void tri_scheduler_counters(tri_scheduler *s, tr_counters *counters) {
+void tri_scheduler_lock(tri_scheduler *s) {
     pthread_mutex_lock(&s->lock);
-    for (tri_worker *worker = atomic_load(&s->workers); worker != NULL; worker = worker->next) {
-        counters->slices += atomic_load_explicit(&worker->slices, memory_order_relaxed);
-        counters->callbacks += atomic_load_explicit(&worker->callbacks, memory_order_relaxed);
-    }
-    counters->handoffs = s->handoffs;
-    counters->run_queue = s->core_waiting;
-    counters->elastic_queue = s->elastic.count;
-    counters->threads = s->threads;
-    counters->threads_idle = s->idle_count;
-    counters->threads_detached = s->detached_count;
-    counters->threads_limit_hits = s->limit_hits;
+    tri_places_lock(&s->places);
+}
+
+void tri_scheduler_unlock(tri_scheduler *s) {
+    tri_places_unlock(&s->places);
     pthread_mutex_unlock(&s->lock);
 }

@@ -1,7 +1,7 @@
 /* thread.h: what the engine knows of a thread.
  *
  * One record a thread, found by a thread-local pointer: the only state outside the engine object. A
- * worker's record is part of the worker (scheduler.c). A foreign thread, the main thread for one, gets
+ * worker's record is part of the worker (scheduler.h). A foreign thread, the main thread for one, gets
  * a record when it first uses the engine, with a process of its own that ends, "normal", with the
  * thread; the record holds a reference to the engine until then. Only its thread touches a record,
  * but for the parker.
@@ -21,6 +21,7 @@ typedef struct tri_thread {
     tr_process *current;       /* the innermost process this thread runs */
     tr_process *own;           /* a foreign thread's own process */
     struct tri_worker *worker; /* NULL for a foreign thread */
+    struct tr_loop *loop;      /* the engine's own, while this thread runs it (looper.c) */
     tri_parker parker;
 } tri_thread;
 

@@ -8,6 +8,7 @@
 
 enum { QUIET_TICKS = 20 };
 #define TICK UINT64_C(1000000)
+#define SELDOM (20 * TICK)
 #define INTERRUPT_EVERY 5
 
 int tri_ticker_init(tri_ticker *ticker, tr_engine *engine) {
@@ -17,6 +18,7 @@ int tri_ticker_init(tri_ticker *ticker, tr_engine *engine) {
     atomic_init(&ticker->running, false);
     atomic_init(&ticker->asleep, false);
     atomic_init(&ticker->sleeps_until, 0);
+    atomic_init(&ticker->ticks, 0);
     tri_wheel_init(&ticker->wheel, tri_clock_now(&engine->clock));
     if (tri_parker_init(&ticker->parker) != TR_OK) return TR_ENOMEM;
     return pthread_mutex_init(&ticker->lock, NULL) == 0 ? TR_OK : TR_ENOMEM;
@@ -52,19 +54,23 @@ static void resend_interrupts(tri_ticker *ticker) {
     if (host->detach != NULL) host->detach(host->context, ticker->host);
 }
 
-/* One tick. Whether there is work for another. */
-static bool tick(tri_ticker *ticker) {
+static int tick(tri_ticker *ticker) {
     tri_scheduler *scheduler = &ticker->engine->scheduler;
-    return tri_scheduler_tick(scheduler, tri_clock_monotonic()) ||
-           atomic_load(&scheduler->marked) > 0;
+    uint64_t now = tri_clock_monotonic();
+    atomic_fetch_add_explicit(&ticker->ticks, 1, memory_order_relaxed);
+    bool slow = tri_slow_tick(&ticker->engine->slow, now);
+    int need = tri_scheduler_tick(scheduler, now);
+    if (atomic_load(&scheduler->marked) > 0) return TRI_TICK_SOON;
+    return slow && need == TRI_TICK_NEVER ? TRI_TICK_SELDOM : need;
 }
 
-/* Whether to go on. Sleeps until the next timer, or one tick while there is work. */
-static bool sleep(tri_ticker *ticker, bool ticking) {
-    uint64_t until = ticking ? tri_clock_monotonic() + TICK : TR_FOREVER;
-    atomic_store(&ticker->asleep, !ticking);
+/* Whether to go on. Sleeps until the next timer, or until the next tick. */
+static bool sleep(tri_ticker *ticker, int need) {
+    uint64_t pause = need == TRI_TICK_SOON ? TICK : SELDOM;
+    uint64_t until = need == TRI_TICK_NEVER ? TR_FOREVER : tri_clock_monotonic() + pause;
+    atomic_store(&ticker->asleep, need != TRI_TICK_SOON);
     /* Work that was queued before `asleep` was set poked nobody: look again. */
-    if (!ticking && tick(ticker)) return true;
+    if (need != TRI_TICK_SOON && tick(ticker) == TRI_TICK_SOON) return true;
     pthread_mutex_lock(&ticker->lock);
     bool go_on = !ticker->ending;
     if (!ticker->engine->options.virtual_time) {
@@ -83,10 +89,11 @@ static void *ticker_main(void *argument) {
     uint32_t quiet = 0, ticks = 0;
     for (;;) {
         if (!engine->options.virtual_time) tri_ticker_fire(ticker, tri_clock_monotonic());
-        quiet = tick(ticker) ? 0 : quiet + 1;
+        int need = tick(ticker);
+        quiet = need == TRI_TICK_SOON ? 0 : quiet + 1;
         bool marked = atomic_load(&engine->scheduler.marked) > 0;
         if (marked && ++ticks % INTERRUPT_EVERY == 0) resend_interrupts(ticker);
-        if (!sleep(ticker, quiet < QUIET_TICKS)) break;
+        if (!sleep(ticker, quiet < QUIET_TICKS ? TRI_TICK_SOON : need)) break;
     }
     if (ticker->host != NULL) engine->host.thread_stop(engine->host.context, ticker->host);
     return NULL;
@@ -109,6 +116,14 @@ void tri_ticker_poke(tri_ticker *ticker) {
     pthread_mutex_unlock(&ticker->lock);
 }
 
+bool tri_ticker_add(tri_ticker *ticker, tri_timer *timer, uint64_t deadline) {
+    tri_wheel_add(&ticker->wheel, timer, deadline);
+    if (ticker->engine->options.virtual_time) return false;
+    ensure_started(ticker);
+    atomic_store_explicit(&ticker->running, ticker->started, memory_order_release);
+    return deadline < atomic_load(&ticker->sleeps_until);
+}
+
 void tri_ticker_end(tri_ticker *ticker) {
     pthread_mutex_lock(&ticker->lock);
     bool join = ticker->started && !ticker->ending;
@@ -117,6 +132,13 @@ void tri_ticker_end(tri_ticker *ticker) {
     if (!join) return;
     tri_parker_unpark(&ticker->parker);
     pthread_join(ticker->thread, NULL);
+}
+
+void tri_ticker_counters(tri_ticker *ticker, tr_counters *counters) {
+    counters->ticks = atomic_load_explicit(&ticker->ticks, memory_order_relaxed);
+    pthread_mutex_lock(&ticker->lock);
+    counters->timers = ticker->wheel.count;
+    pthread_mutex_unlock(&ticker->lock);
 }
 
 /* ---- Timers of the public API -------------------------------------------------------------------
@@ -142,17 +164,6 @@ static void timer_release(tr_timer *timer) {
     tri_engine_release(engine);
 }
 
-void tri_ticker_drop_all(tri_ticker *ticker) {
-    pthread_mutex_lock(&ticker->lock);
-    tri_timer *node = tri_wheel_advance(&ticker->wheel, UINT64_MAX);
-    pthread_mutex_unlock(&ticker->lock);
-    while (node != NULL) {
-        tri_timer *next = node->next;
-        timer_release((tr_timer *)node);
-        node = next;
-    }
-}
-
 static void fire(tri_timer *node) {
     tr_timer *timer = (tr_timer *)node;
     tr_message *message = timer->message;
@@ -160,6 +171,18 @@ static void fire(tri_timer *node) {
     tr_pid pid = timer->name != NULL ? tr_whereis(timer->engine, timer->name) : timer->pid;
     tr_send_message(timer->engine, pid, message);
     timer_release(timer);
+}
+
+/* Alarms are not counted: they belong to the table. */
+void tri_ticker_drop_all(tri_ticker *ticker) {
+    pthread_mutex_lock(&ticker->lock);
+    tri_timer *node = tri_wheel_advance(&ticker->wheel, UINT64_MAX);
+    pthread_mutex_unlock(&ticker->lock);
+    while (node != NULL) {
+        tri_timer *next = node->next;
+        if (node->fire == fire) timer_release((tr_timer *)node);
+        node = next;
+    }
 }
 
 int tr_timer_start(tr_engine *engine, tr_pid pid, const char *name, tr_message *message,
@@ -177,14 +200,9 @@ int tr_timer_start(tr_engine *engine, tr_pid pid, const char *name, tr_message *
     *timer = (tr_timer){.node.fire = fire, .engine = engine, .pid = pid, .name = copy,
                         .message = message, .references = 2};
     tri_engine_retain(engine);
-    bool virtual_time = engine->options.virtual_time, sooner = false;
+    bool virtual_time = engine->options.virtual_time;
     pthread_mutex_lock(&ticker->lock);
-    tri_wheel_add(&ticker->wheel, &timer->node, deadline);
-    if (!virtual_time) {
-        sooner = deadline < atomic_load(&ticker->sleeps_until);
-        ensure_started(ticker);
-        atomic_store_explicit(&ticker->running, ticker->started, memory_order_release);
-    }
+    bool sooner = tri_ticker_add(ticker, &timer->node, deadline);
     pthread_mutex_unlock(&ticker->lock);
     *out = timer;
     if (sooner) tri_parker_unpark(&ticker->parker);

@@ -1,7 +1,8 @@
 /* ticker.h: the engine's sense of time: one thread that fires timers and ticks the scheduler.
  *
  * It sleeps until the next timer, or for a millisecond while the scheduler is busy; after 20 quiet
- * ticks it sleeps for good until somebody pokes it, so that an idle engine costs nothing. It is started by the
+ * ticks it sleeps for good until somebody pokes it, so that an idle engine costs nothing, or for 20 ms
+ * at a time while a callback is under way. It is started by the
  * first poke or timer. The wheel is under `lock`; timers fire outside it. Under virtual time the wheel
  * is advanced by tr_engine_advance on the caller's thread, and the thread only ticks. */
 #ifndef TRI_TICKER_H
@@ -25,6 +26,7 @@ typedef struct tri_ticker {
     _Atomic bool running;      /* started, as seen without the lock */
     _Atomic bool asleep;       /* sleeps without ticking */
     _Atomic uint64_t sleeps_until;
+    _Atomic uint64_t ticks;    /* written by the thread alone, relaxed: to look at */
     tri_parker parker;
     void *host;                /* made when first needed: to send interrupts again */
 } tri_ticker;
@@ -40,6 +42,12 @@ void tri_ticker_end(tri_ticker *ticker);
 
 /* worker.c: a thread with all signals blocked. TR_OK or TR_ELIMIT. */
 int tri_start_thread(pthread_t *thread, void *(*run)(void *), void *argument);
+
+void tri_ticker_counters(tri_ticker *ticker, tr_counters *counters);
+
+/* Put a timer into the wheel, under `lock`. Whether the caller must unpark the thread, which means to
+ * sleep longer. */
+bool tri_ticker_add(tri_ticker *ticker, tri_timer *timer, uint64_t deadline);
 
 /* Forget all pending timers: none will fire. */
 void tri_ticker_drop_all(tri_ticker *ticker);

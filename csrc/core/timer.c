@@ -73,6 +73,7 @@ static tri_timer *take_slot(tri_wheel *wheel, unsigned level, unsigned index) {
 
 void tri_wheel_init(tri_wheel *wheel, uint64_t now) {
     wheel->now = now;
+    wheel->count = 0;
     wheel->levels = 0;
     for (unsigned level = 0; level < TRI_WHEEL_LEVELS; level++) {
         wheel->occupied[level] = 0;
@@ -92,11 +93,13 @@ void tri_wheel_fini(tri_wheel *wheel) {
             timer->link = NULL;
         }
     }
+    wheel->count = 0;
 }
 
 void tri_wheel_add(tri_wheel *wheel, tri_timer *timer, uint64_t deadline_ns) {
     assert(!tri_timer_pending(timer));
     timer->deadline = deadline_ns;
+    wheel->count++;
     place(wheel, timer);
 }
 
@@ -113,6 +116,7 @@ bool tri_wheel_remove(tri_wheel *wheel, tri_timer *timer) {
     }
     timer->next = NULL;
     timer->link = NULL;
+    wheel->count--;
     if (slot->head == NULL) {
         unsigned at = (unsigned)(slot - wheel->slots);
         slot_clear(slot);
@@ -141,6 +145,7 @@ static tri_timer **enter_slot(tri_wheel *wheel, unsigned level, unsigned index, 
         }
         timer->next = NULL;
         timer->link = NULL;
+        wheel->count--;
         *tail = timer;
         tail = &timer->next;
     }

@@ -45,6 +45,7 @@ enum { TRI_WHEEL_BITS = 6, TRI_WHEEL_SLOTS = 1 << TRI_WHEEL_BITS, TRI_WHEEL_LEVE
 
 typedef struct tri_wheel {
     uint64_t now;                        /* up to where deadlines have been worked off */
+    uint64_t count;                      /* pending timers */
     uint64_t levels;                     /* bit l: level l has a timer */
     uint64_t occupied[TRI_WHEEL_LEVELS]; /* bit s: slot s of the level has a timer */
     tri_slot slots[TRI_WHEEL_LEVELS * TRI_WHEEL_SLOTS]; /* level by level */

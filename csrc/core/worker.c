@@ -14,11 +14,14 @@ tri_worker *tri_worker_new(tri_scheduler *scheduler) {
     if (worker == NULL) return NULL;
     if (tri_parker_init(&worker->wake) != TR_OK) goto fail;
     if (tri_parker_init(&worker->thread.parker) != TR_OK) goto fail_wake;
+    if (tri_parker_init(&worker->gate_parker) != TR_OK) goto fail_thread;
     worker->thread.engine = scheduler->engine;
     worker->thread.worker = worker;
     worker->next = atomic_load(&scheduler->workers);
     atomic_store(&scheduler->workers, worker);
     return worker;
+fail_thread:
+    tri_parker_fini(&worker->thread.parker);
 fail_wake:
     tri_parker_fini(&worker->wake);
 fail:
@@ -44,22 +47,45 @@ static void add(_Atomic uint64_t *number, uint64_t n) {
     atomic_store_explicit(number, value + n, memory_order_relaxed);
 }
 
+/* After a callback: whether the process must let others run. */
+static bool slice_is_over(tri_worker *worker, tr_process *process) {
+    add(&worker->serial, 2);
+    return tri_is_dead(process) || atomic_load_explicit(&worker->preempt, memory_order_relaxed) ||
+           atomic_load_explicit(&worker->role, memory_order_relaxed) == TRI_ROLE_DETACHED;
+}
+
+/* Before a callback: what waits at the worker's place meanwhile is for others, too. */
+static void share(tri_worker *worker) {
+    const tri_place *place = worker->place;
+    if (place != NULL && atomic_load_explicit(&place->length, memory_order_relaxed) > 0)
+        tri_scheduler_share(&worker->thread.engine->scheduler);
+}
+
 static uint64_t handle_messages(tri_worker *worker, tr_process *process) {
     tr_engine *engine = worker->thread.engine;
     uint64_t handled = 0;
-    atomic_store_explicit(&worker->preempt, false, memory_order_relaxed);
     while (handled < TRI_SLICE) {
         tr_message *message = tri_mailbox_take(&process->mailbox);
         if (message == NULL) break;
+        share(worker);
+        atomic_store_explicit(&worker->slow.kind, message->kind, memory_order_relaxed);
         process->behaviour->handle(process, process->state, message);
         tr_message_free(engine, message);
         handled++;
-        add(&worker->serial, 2);
-        if (tri_is_dead(process)) break;
-        if (atomic_load_explicit(&worker->preempt, memory_order_relaxed)) break;
-        if (atomic_load_explicit(&worker->role, memory_order_relaxed) == TRI_ROLE_DETACHED) break;
+        if (slice_is_over(worker, process)) break;
     }
     return handled;
+}
+
+static uint64_t take_steps(tri_worker *worker, tr_process *process, int *wait, uint64_t *deadline) {
+    uint64_t steps = 0;
+    do {
+        share(worker);
+        *deadline = TR_FOREVER;
+        *wait = process->behaviour->step(process, process->state, deadline);
+        steps++;
+    } while (!slice_is_over(worker, process) && *wait == TR_STEP_AGAIN && steps < TRI_SLICE);
+    return steps;
 }
 
 static void run_to_end(tr_process *process) {
@@ -67,10 +93,28 @@ static void run_to_end(tr_process *process) {
     if (!tri_is_dead(process)) tr_exit_self(process, tr_reason_constant(TR_NORMAL));
 }
 
-static void run_slice(tri_worker *worker, tr_process *process) {
+/* What a slice says of the process's habits (worker.h). `time` is 0 at the core. */
+static void learn(tri_worker *worker, tr_process *process, uint64_t handled, uint64_t time) {
+    uint64_t score = atomic_load_explicit(&process->blocking, memory_order_relaxed);
+    bool lost = time == 0 && atomic_load_explicit(&worker->role, memory_order_relaxed) ==
+                                 TRI_ROLE_DETACHED;
+    if (score == 0 && !lost) return;
+    if (lost)
+        score += TRI_BLOCKED;
+    else if (handled > 0 && time > handled * TRI_LONG_CALLBACK)
+        score = TRI_BLOCKING_MOST;
+    else
+        score -= handled < score ? handled : score;
+    if (score > TRI_BLOCKING_MOST) score = TRI_BLOCKING_MOST;
+    atomic_store_explicit(&process->blocking, (uint8_t)score, memory_order_relaxed);
+}
+
+void tri_run_slice(tri_worker *worker, tr_process *process, uint64_t since) {
     tr_engine *engine = worker->thread.engine;
     const tr_behaviour *behaviour = process->behaviour;
-    uint64_t handled = 1;
+    uint64_t handled = 1, deadline = TR_FOREVER;
+    int wait = TR_STEP_MESSAGE;
+    tri_slow_slice(&worker->slow, process);
     add(&worker->serial, 1);
     process->thread = &worker->thread;
     if (atomic_load_explicit(&process->worker, memory_order_relaxed) != worker)
@@ -79,23 +123,35 @@ static void run_slice(tri_worker *worker, tr_process *process) {
     /* It was QUEUED, which is as good as RUNNING for everybody else. */
     atomic_store_explicit(&process->run, TRI_RUNNING, memory_order_release);
     tri_scheduler_begin(worker, process);
+    atomic_store_explicit(&worker->preempt, false, memory_order_relaxed);
     if (!tri_is_dead(process)) {
         if (behaviour->begin != NULL) behaviour->begin(process, process->state);
         if (behaviour->run != NULL)
             run_to_end(process);
+        else if (behaviour->step != NULL)
+            handled = take_steps(worker, process, &wait, &deadline);
         else
             handled = handle_messages(worker, process);
         if (behaviour->end != NULL) behaviour->end(process, process->state);
     }
     tri_scheduler_leave(process, NULL);
     add(&process->reductions, handled);
+    learn(worker, process, handled, since == 0 ? 0 : tri_clock_monotonic() - since);
     if (atomic_load(&engine->forked) && engine->host.forked != NULL)
         engine->host.forked(engine->host.context);
-    tri_yield(process); /* still current: what a burial runs, runs as the dead process */
+    if (atomic_load_explicit(&worker->slow.flagged, memory_order_relaxed) != 0)
+        tri_slow_ended(worker, process);
+    /* Still current: what a burial runs, runs as the dead process. */
+    if (behaviour->step != NULL)
+        tri_rest(process, wait, deadline);
+    else
+        tri_yield(process);
     worker->thread.current = NULL;
     add(&worker->slices, 1);
     add(&worker->callbacks, handled);
     add(&worker->serial, 1);
+    if (atomic_load_explicit(&worker->gate, memory_order_relaxed) != TRI_GATE_FREE)
+        tri_turnstile_leave(&engine->scheduler, worker);
 }
 
 /* ---- Roles --------------------------------------------------------------------------------------*/
@@ -104,7 +160,7 @@ static void run_core(tri_worker *worker) {
     tri_scheduler *scheduler = &worker->thread.engine->scheduler;
     tr_process *process;
     while ((process = tri_scheduler_next_core(scheduler, worker)) != NULL)
-        run_slice(worker, process);
+        tri_run_slice(worker, process, 0);
 }
 
 /* A searcher that got the interpreter lock by force while others of the pool make progress is not
@@ -117,7 +173,9 @@ static void attach_elastic(tri_worker *worker) {
         attach(worker);
         if (!engine->options.handoff) return;
         uint64_t waited = tri_clock_monotonic() - since;
-        if (waited < engine->options.switch_interval / 10 * 8) return;
+        uint64_t interval =
+            atomic_load_explicit(&engine->scheduler.switch_interval, memory_order_relaxed);
+        if (waited < interval / 10 * 8) return;
         if (tri_scheduler_elastic_taken(&engine->scheduler) == taken) return;
         if (atomic_load(&engine->stopping)) return;
         detach(worker);
@@ -128,13 +186,13 @@ static void run_elastic(tri_worker *worker) {
     tri_scheduler *scheduler = &worker->thread.engine->scheduler;
     tr_process *process;
     while ((process = tri_scheduler_next_elastic(scheduler, worker)) != NULL)
-        run_slice(worker, process);
+        tri_run_slice(worker, process, tri_is_learned(process) ? tri_clock_monotonic() : 0);
 }
 
 static void stand_by(tri_worker *worker) {
     tri_scheduler *scheduler = &worker->thread.engine->scheduler;
+    tri_glimpse glimpse = {0};
     for (;;) {
-        tri_glimpse glimpse;
         tri_scheduler_watch(scheduler, &glimpse);
         attach(worker);
         int decision = tri_scheduler_stand_by(scheduler, worker, &glimpse);
@@ -144,10 +202,13 @@ static void stand_by(tri_worker *worker) {
     }
 }
 
-static void play_role(tri_worker *worker) {
+/* Whether it was idle for so long that it may end. */
+static bool play_role(tri_worker *worker) {
+    tri_scheduler *scheduler = &worker->thread.engine->scheduler;
     switch (atomic_load(&worker->role)) {
     case TRI_ROLE_CORE:
         attach(worker);
+        tri_scheduler_core_begins(scheduler);
         run_core(worker);
         detach(worker);
         break;
@@ -159,9 +220,17 @@ static void play_role(tri_worker *worker) {
     case TRI_ROLE_STANDBY:
         stand_by(worker);
         break;
+    case TRI_ROLE_LOOP:
+        attach(worker);
+        worker->thread.engine->host.run_loop(worker->thread.engine->host.context);
+        detach(worker);
+        tri_scheduler_loop_ended(&worker->thread.engine->scheduler, worker);
+        break;
     default:
-        tri_parker_park(&worker->wake, TR_FOREVER);
+        return tri_parker_park(&worker->wake, tri_clock_monotonic() + TRI_IDLE_STAYS) ==
+               TR_ETIMEDOUT;
     }
+    return false;
 }
 
 static void *worker_main(void *argument) {
@@ -169,6 +238,8 @@ static void *worker_main(void *argument) {
     tr_engine *engine = worker->thread.engine;
     tr_host *host = &engine->host;
     tri_thread_adopt(&worker->thread);
+    tri_scheduler_worker_begins(&engine->scheduler, worker);
+    tri_slow_begin(worker);
     if (host->thread_start != NULL) {
         worker->host = host->thread_start(host->context);
         if (worker->host == NULL) {
@@ -176,10 +247,12 @@ static void *worker_main(void *argument) {
             return NULL;
         }
     }
-    while (!tri_scheduler_worker_ends(&engine->scheduler, worker)) play_role(worker);
+    bool idle_long = false;
+    while (!tri_scheduler_worker_ends(&engine->scheduler, worker, idle_long))
+        idle_long = play_role(worker);
     if (host->thread_stop != NULL) host->thread_stop(host->context, worker->host);
     tri_thread_adopt(NULL);
-    tri_scheduler_worker_ended(&engine->scheduler);
+    tri_scheduler_worker_ended(&engine->scheduler, worker);
     return NULL;
 }
 

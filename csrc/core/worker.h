@@ -1,7 +1,7 @@
-/* worker.h: one engine thread; what scheduler.c and worker.c say to each other.
+/* worker.h: one engine thread; what the files of the scheduler say to each other.
  *
  * worker.c is the thread's own loop: sleep, attach, run slices in the role it was given. scheduler.c holds
- * the queues and decides about roles. Nobody else includes this. */
+ * the queues, roles.c and handoff.c decide about roles. Nobody else includes this. */
 #ifndef TRI_WORKER_H
 #define TRI_WORKER_H
 
@@ -17,6 +17,11 @@ typedef struct tri_glimpse {
     tri_worker *worker;
     uint64_t serial;
     uint64_t time;
+    uint64_t cpu;          /* the worker's clock */
+    uint64_t arrivals;     /* at the turnstile */
+    tri_worker *admitted;
+    uint64_t admitted_cpu;
+    bool doubted;          /* the same callback was given the benefit of the doubt once */
 } tri_glimpse;
 
 /* Under scheduler.lock: a worker without a thread (a new one, or one whose thread ended). */
@@ -30,12 +35,35 @@ tr_process *tri_scheduler_next_elastic(tri_scheduler *scheduler, tri_worker *wor
 uint64_t tri_scheduler_elastic_taken(tri_scheduler *scheduler);
 
 void tri_scheduler_watch(tri_scheduler *scheduler, tri_glimpse *glimpse);
+/* handoff.c, for the tick, under scheduler.lock: whether processes wait for which no worker comes by
+ * itself; take places back from who does not return. */
+bool tri_is_overlooked(tri_scheduler *scheduler);
+void tri_retake(tri_scheduler *scheduler, bool overlooked);
+
 /* The standby has the interpreter lock. */
-int tri_scheduler_stand_by(tri_scheduler *scheduler, tri_worker *worker, const tri_glimpse *before);
+int tri_scheduler_stand_by(tri_scheduler *scheduler, tri_worker *worker, tri_glimpse *before);
+
+/* The worker's thread runs; it has the core and the interpreter lock. */
+void tri_scheduler_worker_begins(tri_scheduler *scheduler, tri_worker *worker);
+void tri_scheduler_core_begins(tri_scheduler *scheduler);
+
+/* The host's event loop is over. */
+void tri_scheduler_loop_ended(tri_scheduler *scheduler, tri_worker *worker);
 
 void tri_scheduler_start_failed(tri_scheduler *scheduler, tri_worker *worker);
-/* Whether an idle worker shall end; then, after its last use of the engine, worker_ended. */
-bool tri_scheduler_worker_ends(tri_scheduler *scheduler, tri_worker *worker);
-void tri_scheduler_worker_ended(tri_scheduler *scheduler);
+/* Whether an idle worker shall end; then, as its last use of the engine, worker_ended. */
+bool tri_scheduler_worker_ends(tri_scheduler *scheduler, tri_worker *worker, bool idle_long);
+void tri_scheduler_worker_ended(tri_scheduler *scheduler, tri_worker *worker);
+
+/* ---- Processes that block -----------------------------------------------------------------------
+ * A score: up by 8 with each hand-off, down by 1 with each callback without. At LEARNED, after three
+ * hand-offs nearly in a row, the process is run by the pool; there each callback of half a millisecond sets
+ * the score to the most, each shorter one lowers it. */
+enum { TRI_BLOCKED = 8, TRI_LEARNED = 24, TRI_BLOCKING_MOST = 48 };
+#define TRI_LONG_CALLBACK UINT64_C(500000)
+
+static inline bool tri_is_learned(const tr_process *process) {
+    return atomic_load_explicit(&process->blocking, memory_order_relaxed) >= TRI_LEARNED;
+}
 
 #endif

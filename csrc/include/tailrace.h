@@ -43,8 +43,11 @@ enum { TR_PRIORITY_LOW, TR_PRIORITY_NORMAL, TR_PRIORITY_HIGH, TR_PRIORITY_MAX };
 enum { TR_PERMANENT, TR_TRANSIENT, TR_TEMPORARY };
 
 /* Where a process runs: on the engine's core workers, one slice at a time; or on the elastic pool,
- * where it may block. TR_KIND_THREAD_OWN is a foreign thread that uses the engine. */
-enum { TR_KIND_CORE, TR_KIND_THREAD, TR_KIND_THREAD_OWN };
+ * where it may block. TR_KIND_THREAD_OWN is a foreign thread that uses the engine. TR_KIND_PROCESS runs as
+ * TR_KIND_THREAD: on the pool, where it waits for an operating-system process that does its work.
+ * TR_KIND_ASYNC runs on the host's event loop (tailrace_loop.h) if its behaviour is stepped, and on the
+ * pool if not. */
+enum { TR_KIND_CORE, TR_KIND_THREAD, TR_KIND_THREAD_OWN, TR_KIND_PROCESS, TR_KIND_ASYNC };
 
 enum { TR_STATUS_WAITING, TR_STATUS_RUNNABLE, TR_STATUS_RUNNING, TR_STATUS_EXITING };
 
@@ -119,6 +122,23 @@ void tr_message_free(tr_engine *engine, tr_message *message);
 /* ---- Host and behaviours ------------------------------------------------------------------------
  * The host is the language above. An engine thread is "attached" while it may run host code. */
 
+/* How a callback is slow: its thread sleeps; it computes; it computes and nobody gets the interpreter lock;
+ * its thread sleeps and nobody gets the interpreter lock, which it or another thread keeps. */
+enum { TR_SLOW_BLOCKS, TR_SLOW_SPINS, TR_SLOW_STALLS, TR_SLOW_STARVES };
+
+#define TR_SLOW_FUNCTION UINT32_MAX
+
+/* A callback of a process of kind TR_KIND_CORE that took longer than the limit, waits in the engine apart. */
+typedef struct tr_slow {
+    tr_pid pid;
+    tr_term subject;  /* tr_host.subject's; the host's to release */
+    uint32_t kind;    /* of the message, or TR_SLOW_FUNCTION */
+    int how;
+    uint64_t elapsed;
+    bool over;        /* it has ended; else it still ran a moment ago */
+    uint64_t thread;  /* pthread_self() of its thread; 0 if over */
+} tr_slow;
+
 typedef struct tr_host {
     void *context;
     /* Drop one reference. Any thread, attached or not; never called under a lock. */
@@ -135,7 +155,32 @@ typedef struct tr_host {
     void (*interrupt_clear)(void *context, void *thread);
     /* A callback returned in a forked child: end the child; does not return. */
     void (*forked)(void *context);
+    /* Make the next instruction of host code on this engine thread call tr_turnstile_arrive, once;
+     * again if it is armed already. False if that cannot be. The caller is attached. NULL: threads
+     * that compute are not made to take turns. */
+    bool (*arm)(void *context, void *thread);
+    /* Take that back. On the thread itself, attached. */
+    void (*disarm)(void *context, void *thread);
+    /* Let a thread that waits for the interpreter lock take it by force after `nanoseconds`; 0: after
+     * what the program had set before. Returns what counts now, 0 if nothing changed. Attached. */
+    uint64_t (*switch_interval)(void *context, uint64_t nanoseconds);
+    /* Tell the user of a slow callback (tr_slow, which says what is taken over), once each. Attached,
+     * on a thread of its own, or on the callback's after it. NULL: nobody is told. */
+    void (*slow)(void *context, const tr_slow *slow);
+    /* A reference to what a process runs, for tr_slow; NULL if there is nothing to refer to. Attached;
+     * for a few instructions: runs no host code. */
+    tr_term (*subject)(void *context, tr_process *process);
+    /* Tell the user that work waits for threads, of which there may be no more than `limit`, or
+     * of which the system gives no more; once an episode. Attached, on a thread of its own. */
+    void (*out_of_threads)(void *context, uint32_t limit, bool by_system);
+    /* Run an event loop on this engine thread, attached, until tr_loop_run says that it is over
+     * (tailrace_loop.h). NULL if the host has none. */
+    void (*run_loop)(void *context);
 } tr_host;
+
+/* What a step waits for: nothing, others may run first; a message that came after the mailbox was last
+ * looked through; the answer to tr_call; only its deadline. */
+enum { TR_STEP_AGAIN, TR_STEP_MESSAGE, TR_STEP_ANSWER, TR_STEP_DEADLINE };
 
 /* What a process does. Callbacks run attached, on the thread that runs the process, one at a time;
  * none is called under a lock. */
@@ -150,6 +195,11 @@ typedef struct tr_behaviour {
     /* Instead of handle: run once, to the end; the process then ends, TR_NORMAL unless
      * tr_exit_self was called. */
     void (*run)(tr_process *self, void *state);
+    /* Instead of handle: go on for a bit and answer what is waited for (TR_STEP_..., *deadline), then
+     * nothing of it runs and no thread is held. Called when the process starts; then when what it waits for
+     * is there or the deadline (TR_FOREVER unless set) has passed, and now and then without a reason:
+     * it looks which. Takes its messages with tr_receive. Ends the process by calling tr_exit_self. */
+    int (*step)(tr_process *self, void *state, uint64_t *deadline);
     /* The process is gone: release its state. */
     void (*release)(void *state);
 } tr_behaviour;
@@ -163,35 +213,69 @@ typedef struct tr_options {
     bool handoff;               /* a standby waits for the interpreter lock (see scheduler.h) */
     uint64_t switch_interval;   /* ns after which the interpreter lock is taken by force */
     bool virtual_time;          /* time moves only by tr_engine_advance */
+    uint64_t slow_callback;     /* ns after which a callback is slow; 0: none is */
+    uint64_t stop_timeout;      /* ns; the host's own: see tr_engine_stop_timeout */
 } tr_options;
 
+/* What an engine has done and does. Times are nanoseconds of CLOCK_MONOTONIC, under virtual time too. */
 typedef struct tr_counters {
     uint64_t processes;     /* alive now */
     uint64_t spawned;
     uint64_t slices;        /* turns given to processes */
     uint64_t callbacks;
     uint64_t handoffs;      /* callbacks that lost the core to another worker */
-    uint64_t run_queue;     /* waiting for a core worker now */
+    /* Of these, under an interpreter lock, the callbacks that waited in the engine while others were
+     * queued: how many, and the time from there until another worker took the next process. When
+     * other ones began to block is not known. */
+    uint64_t handoffs_timed, handoff_time, handoff_longest;
+    uint64_t steals;        /* processes that a core worker took from another one's queue */
+    /* Waiting for a core worker now, by priority and in all, without those that the callback which runs
+     * now has woken. */
+    uint64_t run_queues[4];
+    uint64_t run_queue;
     uint64_t elastic_queue; /* waiting for a thread of the elastic pool now */
-    uint64_t threads;       /* workers alive now */
+    uint64_t loop_queue;    /* waiting for the host's event loop now */
+    uint64_t parallel;      /* core workers that run at a time */
+    uint64_t threads;       /* workers alive now; the next five add up to it */
     uint64_t threads_idle;
+    uint64_t threads_core;     /* they run slices, or wait for the interpreter lock to do so */
+    uint64_t threads_standby;
+    uint64_t threads_elastic;
     uint64_t threads_detached; /* inside a callback that lost the core */
-    uint64_t threads_limit_hits;
+    uint64_t threads_loop;     /* it runs the host's event loop */
+    uint64_t threads_limit;
+    uint64_t threads_limit_hits; /* a thread was wanted and not to be had */
+    uint64_t uptime;
+    uint64_t busy;          /* time of core workers with something to run, of all together */
+    uint64_t recent, recent_busy; /* the last interval, a second or more, and its share of `busy` */
+    uint64_t interrupts;    /* sent to callbacks that still run */
+    uint64_t timers;        /* pending */
+    uint64_t ticks;
 } tr_counters;
+
+/* The version of this library, as "0.1.0"; constant. */
+const char *tr_version(void);
 
 /* Make an engine. No thread is started before there is work. NULL when memory is short. */
 tr_engine *tr_engine_new(const tr_options *options, const tr_host *host);
 
-/* Refuse new processes and end all with TR_SHUTDOWN, newest first: those without a parent among the
- * engine's processes at once, the rest by their parents or when three quarters of the time have passed.
- * At `deadline` (of CLOCK_MONOTONIC, under virtual time too) kill what is left, wait half a second
- * more, and end the threads. Detached callers only (the host must be able to run meanwhile), and not one of the
- * engine's own processes. Returns the number of threads that had to be left behind because their
- * callback did not return; the engine must then not be freed. A second caller waits for the first. */
+/* The first half of a stop: refuse new processes and end all with TR_SHUTDOWN, newest first: those
+ * without a parent among the engine's processes at once, the rest by their parents or when three
+ * quarters of the time have passed. Returns the number of those that have not ended at `deadline` (of
+ * CLOCK_MONOTONIC, under virtual time too). Callers as of tr_engine_stop. */
+uint64_t tr_engine_drain(tr_engine *engine, uint64_t deadline);
+
+/* Drain, unless that is done; then kill what is left, wait half a second more, and end the threads.
+ * Detached callers only (the host must be able to run meanwhile), and not one of the engine's own
+ * processes. Returns the number of threads that had to be left behind because their callback did
+ * not return; the engine must then not be freed. A second caller waits for the first. */
 int tr_engine_stop(tr_engine *engine, uint64_t deadline);
 
 /* Free a stopped engine that left no thread behind. */
 void tr_engine_free(tr_engine *engine);
+
+/* How long the engine is to be given to drain when whoever stops it does not say. */
+uint64_t tr_engine_stop_timeout(const tr_engine *engine);
 
 bool tr_engine_stopping(const tr_engine *engine);
 /* A random number that tells this engine from any other, of other programs too. Never 0. */
@@ -200,6 +284,7 @@ uint64_t tr_now(const tr_engine *engine);
 /* Virtual time only: move the clock to `now` and fire what is due. On one of the engine's own threads:
  * attached callers only. */
 void tr_engine_advance(tr_engine *engine, uint64_t now);
+/* Takes the engine's locks for a moment, and none of the host's. */
 void tr_engine_counters(tr_engine *engine, tr_counters *counters);
 tr_ref tr_ref_new(tr_engine *engine);
 
@@ -208,6 +293,11 @@ tr_ref tr_ref_new(tr_engine *engine);
 void tr_engine_fork_prepare(tr_engine *engine);
 void tr_engine_fork_parent(tr_engine *engine);
 void tr_engine_fork_child(tr_engine *engine);
+
+/* What an armed thread does (tr_host.arm), attached: true if it shall wait for its turn, which it does,
+ * detached, by tr_turnstile_wait. See core/turnstile.h. */
+bool tr_turnstile_arrive(tr_engine *engine);
+void tr_turnstile_wait(tr_engine *engine);
 
 /* ---- Processes ----------------------------------------------------------------------------------*/
 
@@ -325,6 +415,8 @@ typedef struct tr_call_options {
 } tr_call_options;
 int tr_call(tr_process *self, tr_pid callee, tr_call_options *options);
 int tr_call_wait(tr_process *self, uint64_t deadline);
+/* For a process that is stepped, which does not wait: whether the answer is there. */
+bool tr_call_answered(const tr_process *self);
 int tr_call_cancel(tr_process *self);
 void tr_call_take(tr_process *self, tr_term *reply, tr_reason **reason);
 

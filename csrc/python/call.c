@@ -6,6 +6,7 @@
  * may raise. */
 #include "docs.h"
 #include "state.h"
+#include "task.h"
 
 #define STEP UINT64_C(50000000)
 
@@ -19,6 +20,7 @@ static int one_wait(tr_process *self, int (*wait)(tr_process *, uint64_t), uint6
 
 int tr_wait_detached(tr_state *state, tr_process *self, int (*wait)(tr_process *, uint64_t),
                      uint64_t deadline) {
+    if (tr_refuse_to_block(state, "this call", "its twin with the prefix a") != 0) return -1;
     bool main_thread = PyThread_get_thread_ident() == state->main_thread;
     tr_engine *engine = tr_process_engine(self);
     for (;;) {
@@ -40,7 +42,7 @@ int tr_wait_detached(tr_state *state, tr_process *self, int (*wait)(tr_process *
 static PyObject *send_to_alias(tr_state *state, tr_engine *engine, PyObject *dest,
                                PyObject *term) {
     tr_ref_object *alias = (tr_ref_object *)dest;
-    if (alias->engine != state->engine_id) Py_RETURN_NONE; /* switched off with its engine */
+    if (alias->engine != tr_engine_id_of(state)) Py_RETURN_NONE; /* switched off with its engine */
     tr_message *message = tr_message_new(TR_MESSAGE_TERM);
     if (message == NULL) return PyErr_NoMemory();
     message->term = Py_NewRef(term);
@@ -134,7 +136,7 @@ PyObject *tr_await_answer(tr_state *state, tr_engine *engine, tr_process *self, 
     return NULL;
 }
 
-static PyObject *raise_ended(tr_state *state, tr_reason *reason) {
+PyObject *tr_raise_ended(tr_state *state, tr_reason *reason) {
     PyObject *detail = tr_reason_to_python(state, reason);
     tr_reason_release(reason);
     if (detail == NULL) return NULL;
@@ -159,7 +161,7 @@ static PyObject *raise_deadlock(tr_state *state, const tr_call_options *options)
     return NULL;
 }
 
-static PyObject *raise_refused(tr_state *state, int result, const tr_call_options *options,
+PyObject *tr_raise_refused(tr_state *state, int result, const tr_call_options *options,
                                PyObject *dest) {
     if (result == TR_EDEAD) return tr_raise(state, "noproc", dest);
     if (result == TR_ESELF) return tr_raise(state, "calling_self", NULL);
@@ -167,28 +169,43 @@ static PyObject *raise_refused(tr_state *state, int result, const tr_call_option
     return tr_raise_code(state, result);
 }
 
-/* Send a request and wait. Takes over term and reason. Either an answer (new reference), or NULL with
- * *ended set (owned), or NULL with an exception. */
-static PyObject *ask(tr_state *state, PyObject *dest, uint32_t kind, tr_term term,
-                     tr_reason *reason, uint64_t nanoseconds, tr_reason **ended) {
+int tr_send_request(tr_state *state, tr_process *self, PyObject *dest, uint32_t kind, tr_term term,
+                    tr_reason *reason) {
     enum { CYCLE = 64 };
     tr_pid cycle[CYCLE], pid;
     tr_call_options options = {
         .kind = kind, .term = term, .reason = reason, .cycle = cycle, .size = CYCLE};
+    tr_engine *engine = tr_process_engine(self);
     PyObject *name;
+    if (tr_destination(state, engine, dest, &pid, &name) != 0) {
+        Py_XDECREF((PyObject *)term);
+        tr_reason_release(reason);
+        return -1;
+    }
+    int result = tr_call(self, pid, &options);
+    if (result == TR_OK) return 0;
+    if (result == TR_EKILLED) tr_current(state, engine);
+    if (!PyErr_Occurred()) tr_raise_refused(state, result, &options, dest);
+    return -1;
+}
+
+/* Send a request and wait. Takes over term and reason. Either an answer (new reference), or NULL with
+ * *ended set (owned), or NULL with an exception. */
+static PyObject *ask(tr_state *state, PyObject *dest, uint32_t kind, tr_term term,
+                     tr_reason *reason, uint64_t nanoseconds, tr_reason **ended) {
     bool timed_out;
-    tr_engine *engine = tr_engine_get(state);
+    bool stop = kind == TR_MESSAGE_STOP;
+    bool blocks = tr_refuse_to_block(state, stop ? "stop()" : "call()",
+                                     stop ? "astop()" : "acall()") != 0;
+    tr_engine *engine = blocks ? NULL : tr_engine_get(state);
     tr_process *self = engine == NULL ? NULL : tr_current(state, engine);
-    if (self == NULL || tr_destination(state, engine, dest, &pid, &name) != 0) {
+    if (self == NULL) {
         Py_XDECREF((PyObject *)term);
         tr_reason_release(reason);
         return NULL;
     }
     uint64_t deadline = tr_deadline(engine, nanoseconds);
-    int result = tr_call(self, pid, &options);
-    if (result == TR_EKILLED) tr_current(state, engine);
-    if (result != TR_OK)
-        return PyErr_Occurred() ? NULL : raise_refused(state, result, &options, dest);
+    if (tr_send_request(state, self, dest, kind, term, reason) != 0) return NULL;
     PyObject *reply = tr_await_answer(state, engine, self, deadline, ended, &timed_out);
     if (timed_out) tr_raise(state, "call_timeout", dest);
     if (*ended != NULL && tr_process_is_dead(self)) {
@@ -206,14 +223,14 @@ PyObject *tr_do_request(tr_state *state, PyObject *dest, uint32_t kind, PyObject
     if (timeout != NULL && tr_seconds(timeout, "timeout", true, &nanoseconds) != 0) return NULL;
     PyObject *reply =
         ask(state, dest, kind, Py_NewRef(request), NULL, nanoseconds, &ended);
-    return ended != NULL ? raise_ended(state, ended) : reply;
+    return ended != NULL ? tr_raise_ended(state, ended) : reply;
 }
 
 PyObject *tr_do_call(tr_state *state, PyObject *dest, PyObject *request, PyObject *timeout) {
     return tr_do_request(state, dest, TR_MESSAGE_CALL, request, timeout);
 }
 
-static bool same_reason(tr_reason *wanted, tr_reason *got) {
+bool tr_same_reason(tr_reason *wanted, tr_reason *got) {
     if (tr_reason_kind(wanted) != tr_reason_kind(got)) return false;
     if (tr_reason_kind(wanted) <= TR_TIMEOUT) return true;
     int equal = PyObject_RichCompareBool(tr_reason_term(wanted), tr_reason_term(got), Py_EQ);
@@ -232,10 +249,10 @@ PyObject *tr_do_stop(tr_state *state, PyObject *dest, PyObject *reason, PyObject
     if (wanted == NULL) return NULL;
     PyObject *reply = ask(state, dest, TR_MESSAGE_STOP, NULL, tr_reason_retain(wanted),
                           nanoseconds, &ended);
-    bool as_wanted = ended != NULL && same_reason(wanted, ended);
+    bool as_wanted = ended != NULL && tr_same_reason(wanted, ended);
     tr_reason_release(wanted);
     if (ended == NULL) return reply; /* an exception; a stop request is never answered */
-    if (!as_wanted) return raise_ended(state, ended);
+    if (!as_wanted) return tr_raise_ended(state, ended);
     tr_reason_release(ended);
     Py_RETURN_NONE;
 }
@@ -269,7 +286,8 @@ static PyObject *py_reply(PyObject *module, PyObject *args) {
     tr_engine *engine = tr_engine_get(state);
     tr_from_object *from = (tr_from_object *)caller;
     if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
-    if (from->engine == state->engine_id)
+    if (from->engine >> 32 != state->program) return tr_raise(state, "foreign_pid", caller);
+    if (from->engine == tr_engine_id_of(state))
         tr_reply(engine, from->pid, from->ref, Py_NewRef(value));
     Py_RETURN_NONE;
 }

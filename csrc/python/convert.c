@@ -139,7 +139,7 @@ PyObject *tr_message_to_python(tr_state *state, tr_engine *engine, tr_message *m
 /* ---- Destinations -------------------------------------------------------------------------------*/
 
 static int pid_of(tr_state *state, tr_pid_object *object, tr_pid *pid) {
-    if (object->engine == state->engine_id) {
+    if (object->engine == tr_engine_id_of(state)) {
         *pid = object->pid;
         return 0;
     }
@@ -217,6 +217,7 @@ int tr_seconds(PyObject *object, const char *argument, bool none_allowed, uint64
 }
 
 uint64_t tr_deadline(tr_engine *engine, uint64_t nanoseconds) {
+    if (nanoseconds == TR_FOREVER) return TR_FOREVER; /* without a look at the clock */
     uint64_t now = tr_now(engine);
     return nanoseconds >= TR_FOREVER - now ? TR_FOREVER : now + nanoseconds;
 }

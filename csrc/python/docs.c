@@ -47,13 +47,18 @@ const char tr_doc_cast[] =
     "    TypeError: `dest` is none of these.\n\n"
     "Any thread or process may call it.\n\n"
     ">>> import tailrace as tr\n"
-    ">>> class Printer(tr.GenServer):\n"
-    "...     def handle_cast(self, request):\n"
-    "...         print(request)\n"
-    ">>> printer = Printer.start_link()\n"
-    ">>> tr.cast(printer, \"hello\")\n"
-    ">>> printer.stop()\n"
-    "hello\n";
+    ">>> class Adder(tr.GenServer):\n"
+    "...     def init(self):\n"
+    "...         self.total = 0\n"
+    "...     def handle_cast(self, number):\n"
+    "...         self.total += number\n"
+    "...     def handle_call(self, request, caller):\n"
+    "...         return self.total\n"
+    ">>> adder = Adder.start_link()\n"
+    ">>> tr.cast(adder, 2)\n"
+    ">>> tr.cast(adder, 3)\n"
+    ">>> tr.call(adder, \"total\")\n"
+    "5\n";
 
 const char tr_doc_call[] =
     "call($module, dest, request, timeout=5.0)\n--\n\n"
@@ -125,16 +130,20 @@ const char tr_doc_reply[] =
 /* ---- Processes: process.c -----------------------------------------------------------------------*/
 
 const char tr_doc_spawn[] =
-    "spawn($module, fn, /, *args, name=None, scheduler='thread', priority='normal', **kwargs)\n"
+    "spawn($module, fn, /, *args, name=None, scheduler=None, priority='normal', **kwargs)\n"
     "--\n\n"
     "Run fn(*args, **kwargs) as a process and return its Pid at once.\n"
     "\n"
     "What fn returns is dropped; an exception is the process's exit reason.\n"
     "\n"
     "Args:\n"
-    "    fn: the function.\n"
+    "    fn: the function; with scheduler='core' also one made by async def that awaits only\n"
+    "        acall, astop, areceive and asleep.\n"
     "    name: a name to register the process by.\n"
-    "    scheduler: 'thread' (it may block) or 'core'.\n"
+    "    scheduler: 'thread' (the default; it may block), 'core', 'asyncio' (the default of an async\n"
+    "        def function): a task of the engine's own event loop, where nothing may block; or\n"
+    "        'process' (it computes: it runs in a process of the operating system, where the\n"
+    "        engine cannot be used).\n"
     "    priority: 'low', 'normal' or 'high'.\n"
     "\n"
     "Raises:\n"
@@ -151,7 +160,7 @@ const char tr_doc_spawn[] =
     "'done'\n";
 
 const char tr_doc_spawn_link[] =
-    "spawn_link($module, fn, /, *args, name=None, scheduler='thread', priority='normal', "
+    "spawn_link($module, fn, /, *args, name=None, scheduler=None, priority='normal', "
     "**kwargs)\n"
     "--\n\n"
     "As spawn, linked to the caller from the first instruction on (O6).\n"
@@ -166,7 +175,7 @@ const char tr_doc_spawn_link[] =
     ">>> now = tr.trap_exit(before)\n";
 
 const char tr_doc_spawn_monitor[] =
-    "spawn_monitor($module, fn, /, *args, name=None, scheduler='thread', priority='normal', "
+    "spawn_monitor($module, fn, /, *args, name=None, scheduler=None, priority='normal', "
     "**kwargs)\n"
     "--\n\n"
     "As spawn, watched by the caller from the first instruction on (O7).\n"
@@ -491,6 +500,47 @@ const char tr_doc_pid_stop[] =
     "Any thread or process may call it, but not the server itself.\n\n"
     ">>> import tailrace as tr\n"
     ">>> tr.GenServer.start_link().stop()\n";
+
+const char tr_doc_pid_acall[] =
+    "acall($self, request, timeout=5.0)\n--\n\n"
+    "As `tailrace.acall`: ask the server and await the answer of its `handle_call`.\n\n"
+    "Args:\n"
+    "    request: any object.\n"
+    "    timeout: seconds to wait; None waits for ever.\n\n"
+    "Returns:\n"
+    "    A coroutine that returns the answer.\n\n"
+    "Raises:\n"
+    "    CallTimeout, NoProcess, CallExit, DeadlockError, TypeError, ValueError: see there.\n\n"
+    "Tasks of any event loop, in any thread, may await it.\n\n"
+    ">>> import asyncio\n"
+    ">>> import tailrace as tr\n"
+    ">>> class Echo(tr.GenServer):\n"
+    "...     def handle_call(self, request, caller):\n"
+    "...         return request\n"
+    ">>> async def main():\n"
+    "...     echo = Echo.start_link()\n"
+    "...     print(await echo.acall(\"hello\"))\n"
+    "...     await echo.astop()\n"
+    ">>> asyncio.run(main())\n"
+    "hello\n";
+
+const char tr_doc_pid_astop[] =
+    "astop($self, reason='normal', timeout=None)\n--\n\n"
+    "As `tailrace.astop`: ask the server to end, and await that it has.\n\n"
+    "Args:\n"
+    "    reason: what it is to end with.\n"
+    "    timeout: seconds to wait; None waits for ever.\n\n"
+    "Returns:\n"
+    "    A coroutine.\n\n"
+    "Raises:\n"
+    "    CallTimeout, NoProcess, CallExit, TypeError, ValueError: see there.\n\n"
+    "Tasks of any event loop, in any thread, may await it.\n\n"
+    ">>> import asyncio\n"
+    ">>> import tailrace as tr\n"
+    ">>> server = tr.GenServer.start()\n"
+    ">>> asyncio.run(server.astop())\n"
+    ">>> server.alive\n"
+    "False\n";
 
 const char tr_doc_pid_exit[] =
     "exit($self, reason, /)\n--\n\n"

@@ -30,6 +30,8 @@ extern const char tr_doc_pid_send[];
 extern const char tr_doc_pid_cast[];
 extern const char tr_doc_pid_call[];
 extern const char tr_doc_pid_stop[];
+extern const char tr_doc_pid_acall[];
+extern const char tr_doc_pid_astop[];
 extern const char tr_doc_pid_exit[];
 extern const char tr_doc_pid_info[];
 extern const char tr_doc_pid_alive[];

@@ -1,8 +1,9 @@
 /* engine.c: the binding's side of the engine's life: host functions, lazy start, exit, fork.
  *
  * The engine is started by the package's _engine.start (called from tr_engine_get on first use), which
- * knows the options; it is stopped through the control door, without the interpreter lock. What an
- * engine thread needs from Python is here: a thread state made on its own thread, attach and detach.
+ * knows the options; it is stopped here, not through the control door, because a Ctrl-C must not get
+ * between the steps. What an engine thread needs from Python is here: a thread state made on its own
+ * thread, attach and detach.
  *
  * After the interpreter began to end nobody may attach any more: `closed` is set first, and a thread
  * that comes too late sleeps for ever. Objects dropped by detached threads (timers, a thread's end)
@@ -10,7 +11,8 @@
 #include <pthread.h>
 #include <unistd.h>
 
-#include "state.h"
+#include "loop.h"
+#include "turnstile.h"
 
 /* ---- Host functions -----------------------------------------------------------------------------*/
 
@@ -76,18 +78,42 @@ static void host_thread_stop(void *context, void *thread) {
 
 static void host_interrupt(void *context, void *thread) {
     tr_state *state = context;
-    PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, state->Killed);
+    unsigned long id = ((PyThreadState *)thread)->thread_id;
+    PyThreadState_SetAsyncExc(id, state->Killed);
+    tr_talk_interrupt(state, id);
 }
 
+/* Up to 3.12 taking an exception back leaves the request to look for one set, for all threads: every bytecode
+ * that looks takes the slow way from then on, and a traced function never gets past its first. So it is
+ * raised, where it does no harm. */
 static void host_interrupt_clear(void *context, void *thread) {
+#if PY_VERSION_HEX < 0x030D0000
+    tr_state *state = context;
+    while (((PyThreadState *)thread)->async_exc != NULL) {
+        /* Once more: another thread that took its own has taken the request for all. */
+        PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, state->Killed);
+        PyObject *done = PyObject_CallNoArgs(state->python.do_nothing);
+        if (done == NULL) PyErr_Clear();
+        Py_XDECREF(done);
+    }
+#else
     (void)context;
     PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, NULL);
+#endif
 }
 
 static void host_forked(void *context) {
     tr_state *state = context;
     Py_XDECREF(PyObject_CallNoArgs(state->python.forked_exit));
     _exit(1); /* forked_exit does not return */
+}
+
+static void host_run_loop(void *context) {
+    tr_state *state = context;
+    PyObject *done = PyObject_CallNoArgs(state->python.run_loop);
+    if (done == NULL) PyErr_WriteUnraisable(state->python.run_loop);
+    Py_XDECREF(done);
+    tr_loop_end_here();
 }
 
 static tr_host host_of(tr_state *state) {
@@ -99,7 +125,14 @@ static tr_host host_of(tr_state *state) {
                      .detach = host_detach,
                      .interrupt = host_interrupt,
                      .interrupt_clear = host_interrupt_clear,
-                     .forked = host_forked};
+                     .forked = host_forked,
+                     .arm = tr_turnstile_arm,
+                     .disarm = tr_turnstile_disarm,
+                     .switch_interval = tr_turnstile_interval,
+                     .slow = tr_host_slow,
+                     .subject = tr_host_subject,
+                     .out_of_threads = tr_host_out_of_threads,
+                     .run_loop = host_run_loop};
 }
 
 /* ---- Start and stop -----------------------------------------------------------------------------*/
@@ -108,40 +141,82 @@ PyObject *tr_engine_start(PyObject *module, PyObject *args) {
     tr_state *state = tr_state_of(module);
     unsigned int max_processes, max_threads, parallel;
     int handoff;
-    double switch_interval;
-    if (!PyArg_ParseTuple(args, "IIIpd", &max_processes, &max_threads, &parallel, &handoff,
-                          &switch_interval))
+    double switch_interval, slow_callback, stop_timeout;
+    if (!PyArg_ParseTuple(args, "IIIpddd", &max_processes, &max_threads, &parallel, &handoff,
+                          &switch_interval, &slow_callback, &stop_timeout))
         return NULL;
+    if (atomic_load(&state->closed)) return tr_raise(state, "stopped", NULL);
     if (atomic_load(&state->engine) != NULL) return tr_raise(state, "running", NULL);
     tr_options options = {.max_processes = max_processes,
                           .max_threads = max_threads,
                           .parallel = parallel,
                           .handoff = handoff != 0,
-                          .switch_interval = (uint64_t)(switch_interval * 1e9)};
+                          .switch_interval = (uint64_t)(switch_interval * 1e9),
+                          .slow_callback = (uint64_t)(slow_callback * 1e9),
+                          .stop_timeout = (uint64_t)(stop_timeout * 1e9)};
     tr_host host = host_of(state);
     tr_engine *engine = tr_engine_new(&options, &host);
     if (engine == NULL) return PyErr_NoMemory();
-    state->engine_id++;
-    state->stopped = false;
+    atomic_fetch_add(&state->engine_id, 1);
+    atomic_store(&state->stopped, false);
     atomic_store(&state->engine, engine);
     Py_RETURN_NONE;
 }
 
-/* The package stopped the engine (its threads are gone, or given up): forget it. Its memory stays, since
- * threads and timers may still look at it. */
-PyObject *tr_engine_stopped(PyObject *module, PyObject *unused) {
+/* Stop the engine and forget it; its memory stays, since threads and timers may still look at it. In one
+ * piece, so that no signal's handler raises in between: it runs when this has returned, or within
+ * the logging, whose exception is raised when all is done. -1 with that exception. */
+static int stop(tr_state *state, tr_engine *engine, uint64_t limit) {
+    uint64_t deadline = tr_now(engine) + limit, late;
+    Py_BEGIN_ALLOW_THREADS
+    late = tr_engine_drain(engine, deadline);
+    Py_END_ALLOW_THREADS
+    PyObject *done = late == 0 ? NULL : PyObject_CallNoArgs(state->python.log_unended);
+    Py_XDECREF(done);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    Py_BEGIN_ALLOW_THREADS
+    tr_engine_stop(engine, deadline);
+    Py_END_ALLOW_THREADS
+    atomic_store(&state->stopped, true); /* before: who finds no engine must see why */
+    atomic_compare_exchange_strong(&state->engine, &engine, NULL);
+    tr_turnstile_interval(state, 0);
+    tr_release_deferred(state);
+    PyErr_Restore(type, value, traceback);
+    return type == NULL ? 0 : -1;
+}
+
+PyObject *tr_engine_stop_now(PyObject *module, PyObject *timeout) {
+    tr_state *state = tr_state_of(module);
+    tr_engine *engine = atomic_load(&state->engine);
+    uint64_t limit = engine == NULL ? 0 : tr_engine_stop_timeout(engine);
+    if (timeout != Py_None && tr_seconds(timeout, "timeout", false, &limit) != 0) return NULL;
+    if (engine == NULL) Py_RETURN_NONE;
+    if (tr_on_engine_thread(engine)) {
+        PyErr_SetString(PyExc_RuntimeError, "shutdown() would wait for the process that calls it");
+        return NULL;
+    }
+    if (stop(state, engine, limit) != 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* When the interpreter ends. A Ctrl-C that came meanwhile is dropped: there is nothing left to interrupt. */
+PyObject *tr_engine_exit(PyObject *module, PyObject *unused) {
     (void)unused;
     tr_state *state = tr_state_of(module);
-    atomic_store(&state->engine, NULL);
-    state->stopped = true;
-    tr_release_deferred(state);
+    tr_engine *engine = atomic_load(&state->engine);
+    if (engine == NULL || tr_on_engine_thread(engine)) Py_RETURN_NONE;
+    int result = stop(state, engine, tr_engine_stop_timeout(engine));
+    if (result == 0) result = PyErr_CheckSignals();
+    if (result != 0 && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) PyErr_Clear();
+    if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
 
 PyObject *tr_engine_close(PyObject *module, PyObject *unused) {
-    (void)unused;
+    PyObject *done = tr_engine_exit(module, unused);
     atomic_store(&tr_state_of(module)->closed, true);
-    Py_RETURN_NONE;
+    return done;
 }
 
 PyObject *tr_engine_address(PyObject *module, PyObject *unused) {
@@ -153,8 +228,11 @@ PyObject *tr_engine_address(PyObject *module, PyObject *unused) {
 tr_engine *tr_engine_get(tr_state *state) {
     tr_release_deferred(state);
     tr_engine *engine = atomic_load_explicit(&state->engine, memory_order_acquire);
-    if (engine != NULL) return engine;
-    if (state->stopped || atomic_load(&state->closed)) {
+    if (engine != NULL) {
+        if (tr_runs_loop) tr_loop_sync(state, engine);
+        return engine;
+    }
+    if (atomic_load(&state->stopped) || atomic_load(&state->closed)) {
         tr_raise(state, "stopped", NULL);
         return NULL;
     }
@@ -164,6 +242,12 @@ tr_engine *tr_engine_get(tr_state *state) {
     engine = atomic_load(&state->engine);
     if (engine == NULL) tr_raise(state, "stopped", NULL);
     return engine;
+}
+
+static PyObject *engine_running(PyObject *module, PyObject *unused) {
+    (void)unused;
+    tr_engine *engine = tr_engine_get(tr_state_of(module));
+    return engine == NULL ? NULL : PyLong_FromUnsignedLongLong((uintptr_t)engine);
 }
 
 /* ---- The calling process ------------------------------------------------------------------------*/
@@ -239,7 +323,8 @@ static void fork_child(void) {
 }
 
 static void new_program(tr_state *state) {
-    state->engine_id = (uint64_t)(state->program = random_program()) << 32;
+    state->program = random_program();
+    atomic_store(&state->engine_id, (uint64_t)state->program << 32);
 }
 
 /* Once, at import. */
@@ -264,9 +349,10 @@ void tr_fork_forget(tr_state *state) {
 PyObject *tr_forked(PyObject *module, PyObject *unused) {
     (void)unused;
     tr_state *state = tr_state_of(module);
-    state->stopped = false;
+    atomic_store(&state->stopped, false);
     state->main_thread = PyThread_get_thread_ident();
     new_program(state);
+    if (tr_talk_init(state) != 0) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -285,10 +371,13 @@ static PyObject *pid_from_number(PyObject *module, PyObject *number) {
 
 PyMethodDef tr_engine_functions[] = {
     {"engine_start", tr_engine_start, METH_VARARGS,
-     "engine_start(max_processes, max_threads, parallel, handoff, switch_interval)"},
-    {"engine_stopped", tr_engine_stopped, METH_NOARGS, "Forget the engine that was stopped."},
-    {"engine_close", tr_engine_close, METH_NOARGS, "The interpreter ends: nobody attaches now."},
+     "engine_start(max_processes, max_threads, parallel, handoff, switch_interval, slow_callback, "
+     "stop_timeout)"},
+    {"engine_stop", tr_engine_stop_now, METH_O, "engine_stop(timeout in seconds or None)"},
+    {"engine_exit", tr_engine_exit, METH_NOARGS, "The interpreter is about to end: stop."},
+    {"engine_close", tr_engine_close, METH_NOARGS, "The same, and nobody attaches after it."},
     {"engine_address", tr_engine_address, METH_NOARGS, "The tr_engine * as an int; 0 if none."},
+    {"engine_running", engine_running, METH_NOARGS, "The same, started if it never was."},
     {"fork_watch", tr_fork_watch, METH_NOARGS, "Follow forks from now on. Once, at import."},
     {"forked", tr_forked, METH_NOARGS, "In the child of os.fork: be another program."},
     {"pid_number", pid_number, METH_O, "The tr_pid of a Pid or a handle; 0 if its engine is gone."},

@@ -4,7 +4,8 @@
  * Held     how many messages one worker has in hand; a new one for each worker that is started, so
  *          that what a killed one held counts no more.
  *
- * All of it is atomic, may be used by any thread, and is written once per chunk, not per message. */
+ * All fields are atomic and independent of each other, so any thread may use them without a lock; they are
+ * written once per chunk, not per message. */
 #ifndef TR_PYTHON_LEDGER_H
 #define TR_PYTHON_LEDGER_H
 

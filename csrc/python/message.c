@@ -236,17 +236,36 @@ static PyObject *read_field(message_object *self, PyObject **field, PyObject *fa
     return value;
 }
 
-PyObject *tr_message_acknowledger(message_object *self) {
+/* The same; NULL if it is. */
+static PyObject *read_or_null(message_object *self, PyObject **field) {
     PyObject *value;
     Py_BEGIN_CRITICAL_SECTION(self);
-    value = Py_XNewRef(self->acknowledger);
+    value = Py_XNewRef(*field);
     Py_END_CRITICAL_SECTION();
     return value;
 }
 
+PyObject *tr_message_acknowledger(message_object *self) {
+    return read_or_null(self, &self->acknowledger);
+}
+
+PyObject *tr_message_data(message_object *self) { return read_or_null(self, &self->data); }
+
+void tr_message_set_data(message_object *self, PyObject *data) { replace(self, &self->data, data); }
+
+PyObject *tr_message_batcher(message_object *self) {
+    return read_field(self, &self->batcher, self->state->word_default);
+}
+
+PyObject *tr_message_batch_key(message_object *self) {
+    return read_field(self, &self->batch_key, self->state->word_default);
+}
+
 void tr_message_inherit(message_object *self, message_object *from) {
-    if (!self->acknowledger)
+    PyObject *own = tr_message_acknowledger(self);
+    if (!own)
         replace(self, &self->acknowledger, tr_message_acknowledger(from));
+    Py_XDECREF(own);
 }
 
 void tr_message_set_exception(message_object *self, PyObject *reason, bool exit) {
@@ -287,8 +306,7 @@ static int set_acknowledger(PyObject *object, PyObject *value, void *Py_UNUSED(c
 }
 
 static PyObject *get_batcher(PyObject *object, void *Py_UNUSED(closure)) {
-    return read_field((message_object *)object, &((message_object *)object)->batcher,
-                state_of(object)->word_default);
+    return tr_message_batcher((message_object *)object);
 }
 
 static int set_batcher(PyObject *object, PyObject *value, void *Py_UNUSED(closure)) {
@@ -303,8 +321,7 @@ static int set_batcher(PyObject *object, PyObject *value, void *Py_UNUSED(closur
 }
 
 static PyObject *get_batch_key(PyObject *object, void *Py_UNUSED(closure)) {
-    return read_field((message_object *)object, &((message_object *)object)->batch_key,
-                state_of(object)->word_default);
+    return tr_message_batch_key((message_object *)object);
 }
 
 static int set_batch_key(PyObject *object, PyObject *value, void *Py_UNUSED(closure)) {

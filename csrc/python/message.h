@@ -1,8 +1,10 @@
 /* message.h: what the C parts of the pipeline share: the Message type and the state of the module.
  *
- * A Message belongs to whoever holds it: nobody else may touch it meanwhile, so its data needs no
- * lock. The other attributes are read and set under the object's critical section (nothing under
- * the GIL), so that even code that breaks this rule cannot break the interpreter.
+ * A Message belongs to whoever holds it: nobody else may touch it meanwhile. Its references are
+ * read and set under the object's critical section all the same (nothing under the GIL), so that even
+ * code that breaks this rule cannot break the interpreter; `data` as an attribute by the interpreter's own
+ * accessors. The flags are bytes: whoever breaks the rule reads an old or a new one. The lists that messages
+ * come in are the user's as well, who may have kept them: items are taken out with a reference.
  *
  * tr_state owns the tr_message_state, which tr_message_init makes; module.c forwards m_traverse, m_clear
  * and m_free. Every function here is called attached. */
@@ -23,13 +25,15 @@ enum { MESSAGE_OK, MESSAGE_FAILED, MESSAGE_EXCEPTION };
 
 typedef struct message_object {
     PyObject_HEAD
-    struct tr_message_state *state; /* of the module, which the type keeps alive */
+    struct tr_message_state *state; /* constant; of the module, which the type keeps alive */
+    /* Under the critical section: */
     PyObject *data;         /* owned; NULL only after `del message.data` */
     PyObject *metadata;     /* owned dict; NULL until somebody looks */
     PyObject *acknowledger; /* owned triple; NULL: nobody is told */
     PyObject *batcher;      /* owned str; NULL: "default" */
     PyObject *batch_key;    /* owned; NULL: "default" */
     PyObject *reason;       /* owned; NULL while ok */
+    /* The holder's: */
     uint8_t status;         /* MESSAGE_OK, ... */
     bool exit;              /* of an exception: its kind is "exit", not "error" */
     bool flush;             /* batch mode */
@@ -38,6 +42,7 @@ typedef struct message_object {
 /* As many as a few workers hold at a max_demand of 1000; 100 bytes each. */
 #define MESSAGE_FREE_LIST 4096
 
+/* Constant from the module's import to its end, but for the spare messages, which the GIL protects. */
 typedef struct tr_message_state {
     PyTypeObject *message_type; /* all owned */
     PyTypeObject *ledger_type;
@@ -74,6 +79,7 @@ PyObject *tr_message_vectorcall(PyObject *type, PyObject *const *args, size_t na
                                 PyObject *names);
 int tr_ledger_init(PyObject *module, tr_message_state *state);
 int tr_message_loop_init(PyObject *module, tr_message_state *state);
+int tr_message_wire_init(PyObject *module);
 int tr_open_batches_init(PyObject *module, tr_message_state *state);
 int tr_source_init(PyObject *module, tr_message_state *state);
 int tr_rate_limit_init(PyObject *module, tr_message_state *state);
@@ -94,6 +100,23 @@ void tr_message_inherit(message_object *message, message_object *from);
 
 /* The acknowledger, a new reference or NULL. */
 PyObject *tr_message_acknowledger(message_object *message);
+
+/* The data, a new reference or NULL; set it (taken over, may be NULL). */
+PyObject *tr_message_data(message_object *message);
+void tr_message_set_data(message_object *message, PyObject *data);
+
+/* Batcher and batch key, "default" if there is none: new references. */
+PyObject *tr_message_batcher(message_object *message);
+PyObject *tr_message_batch_key(message_object *message);
+
+/* A new reference to an item of a list that others may know. NULL with an IndexError. */
+static inline PyObject *tr_list_item(PyObject *list, Py_ssize_t index) {
+#ifdef Py_GIL_DISABLED
+    return PyList_GetItemRef(list, index);
+#else
+    return Py_XNewRef(PyList_GetItem(list, index));
+#endif
+}
 
 /* The exception being raised, as an object of its own and no longer raised; owned. NULL, and it goes
  * on being raised, if it interrupts a killed process: that code must unwind. */

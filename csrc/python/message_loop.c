@@ -10,7 +10,8 @@
  * the list that came in is the list that goes on. Everything else (an exception, a failed message,
  * an acknowledger) is handed to Python functions, at most once per failed message or chunk.
  *
- * References: lists and messages are owned by the callers throughout; "borrowed" is said. */
+ * References: lists and messages are owned by the callers throughout; "borrowed" is said. A MessageLoop has no
+ * lock: the worker's process calls it, thus one thread at a time. */
 #include "ledger.h"
 #include "message.h"
 
@@ -51,12 +52,9 @@ static void refuse_batcher(message_loop *self, PyObject *name) {
 
 /* Whether the batcher of this ok message exists; otherwise an exception is set (P70). */
 static bool batcher_exists(message_loop *self, message_object *message) {
-    PyObject *name = message->batcher ? message->batcher : self->state->word_default;
-    if (name == self->known)
-        return true;
-    Py_INCREF(name);
-    int found = PySet_Contains(self->batchers, name);
-    if (found > 0)
+    PyObject *name = tr_message_batcher(message);
+    int found = name == self->known ? 1 : PySet_Contains(self->batchers, name);
+    if (found > 0 && name != self->known)
         Py_XSETREF(self->known, Py_NewRef(name));
     else if (found == 0)
         refuse_batcher(self, name);
@@ -97,9 +95,7 @@ static int handle_error(message_loop *self, PyObject *message, PyObject *data, P
     PyObject *exception = tr_message_take_exception(self->module);
     if (!exception)
         return -1;
-    PyObject *old = ((message_object *)message)->data;
-    ((message_object *)message)->data = Py_XNewRef(data);
-    Py_XDECREF(old);
+    tr_message_set_data((message_object *)message, Py_XNewRef(data));
     PyObject *args[2] = {message, exception};
     PyObject *answer = PyObject_Vectorcall(self->on_error, args, 2, NULL);
     Py_DECREF(exception);
@@ -115,14 +111,16 @@ static int handle_error(message_loop *self, PyObject *message, PyObject *data, P
 /* Handle events[index] and put what comes of it at events[*kept], or into *failed, or nowhere. */
 static int step(message_loop *self, PyObject *events, Py_ssize_t index, Py_ssize_t *kept,
                 PyObject **failed, bool *told) {
-    PyObject *message = Py_NewRef(PyList_GET_ITEM(events, index));
+    PyObject *message = tr_list_item(events, index);
     PyObject *data = NULL, *result = NULL;
     int outcome = -1;
+    if (!message)
+        return -1;
     if (!is_message(self->state, message)) {
         PyErr_Format(PyExc_RuntimeError, "expected a Message, got %R", message);
         goto done;
     }
-    data = Py_XNewRef(((message_object *)message)->data);
+    data = tr_message_data((message_object *)message);
     result = handle_one(self, message);
     if (!result) {
         outcome = handle_error(self, message, data, failed);
@@ -135,13 +133,10 @@ static int step(message_loop *self, PyObject *events, Py_ssize_t index, Py_ssize
         outcome = append(failed, result);
         goto done;
     }
-    outcome = 0;
     *told = *told || handled->acknowledger;
-    if (result != message || *kept != index) {
-        PyObject *old = PyList_GET_ITEM(events, *kept);
-        PyList_SET_ITEM(events, *kept, Py_NewRef(result));
-        Py_DECREF(old);
-    }
+    outcome = 0;
+    if (result != message || *kept != index)
+        outcome = PyList_SetItem(events, *kept, Py_NewRef(result));
     ++*kept;
 done:
     Py_XDECREF(result);
@@ -367,13 +362,14 @@ static PyObject *split(PyObject *module, PyObject *messages) {
     return Py_BuildValue("(NNO)", ok, failed, told ? Py_True : Py_False);
 }
 
-/* The data of each message, in a new tuple. */
+/* The data of each message, in a new tuple. The list is nobody else's, here and below. */
 static PyObject *data_of(PyObject *messages) {
     Py_ssize_t size = PyList_GET_SIZE(messages);
     PyObject *data = PyTuple_New(size);
     for (Py_ssize_t i = 0; data && i < size; i++) {
         message_object *message = (message_object *)PyList_GET_ITEM(messages, i);
-        PyTuple_SET_ITEM(data, i, Py_NewRef(message->data ? message->data : Py_None));
+        PyObject *datum = tr_message_data(message);
+        PyTuple_SET_ITEM(data, i, datum ? datum : Py_NewRef(Py_None));
     }
     return data;
 }
@@ -381,7 +377,7 @@ static PyObject *data_of(PyObject *messages) {
 static void restore_data(PyObject *messages, PyObject *data) {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(data); i++) {
         message_object *message = (message_object *)PyList_GET_ITEM(messages, i);
-        Py_XSETREF(message->data, Py_NewRef(PyTuple_GET_ITEM(data, i)));
+        tr_message_set_data(message, Py_NewRef(PyTuple_GET_ITEM(data, i)));
     }
 }
 

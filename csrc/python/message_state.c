@@ -95,7 +95,8 @@ int tr_message_init(PyObject *module) {
         tr_message_add_type(module, &tr_message_spec, &state->message_type, true) < 0)
         return -1;
     state->message_type->tp_vectorcall = tr_message_vectorcall;
-    if (tr_ledger_init(module, state) < 0 || tr_message_loop_init(module, state) < 0 || tr_open_batches_init(module, state) < 0)
+    if (tr_ledger_init(module, state) < 0 || tr_message_loop_init(module, state) < 0 ||
+        tr_message_wire_init(module) < 0 || tr_open_batches_init(module, state) < 0)
         return -1;
     if (tr_source_init(module, state) < 0 || tr_rate_limit_init(module, state) < 0)
         return -1;

@@ -2,22 +2,28 @@
  *
  * Multi-phase init; no interpreter lock needed; one interpreter only (a second one would need engine
  * threads of its own). The state is embedded in the module and cleared with it. */
+#include "loop.h"
 #include "message.h"
 #include "stage.h"
-#include "state.h"
+#include "task.h"
+#include "turnstile.h"
+#include "wait.h"
 
 /* The order of tr_texts. */
 static const char *const texts[] = {
     "normal", "shutdown", "kill", "killed", "noproc", "timeout",
     "init", "handle_call", "handle_cast", "handle_info", "handle_continue", "handle_timeout",
     "terminate", "value", "events", "continue_", "reason", "reply", "pid",
-    "$cast", "$call",
+    "$cast", "$call", "asyncio",
 };
 
 /* The order of tr_python. */
 static const char *const names[] = {
     "Down", "Exit", "Reply", "NoReply", "Stop", "NOREPLY", "IGNORE", "UNSET", "ProcessExit",
     "make_error", "log_crash", "start_engine", "process_info", "forked_exit",
+    "do_nothing",
+    "Unanswered", "acall", "astop", "run_function", "log_slow", "log_out_of_threads",
+    "partial", "run_loop", "make_task", "cancel_tasks", "log_unended",
 };
 
 enum { TEXTS = sizeof texts / sizeof *texts, NAMES = sizeof names / sizeof *names };
@@ -50,9 +56,27 @@ static PyObject *restore_pid(PyObject *module, PyObject *args) {
     return object;
 }
 
+static PyObject *restore_ref(PyObject *module, PyObject *args) {
+    unsigned long long ref, engine;
+    if (!PyArg_ParseTuple(args, "KK", &ref, &engine)) return NULL;
+    PyObject *object = tr_ref_object_new(tr_state_of(module), ref);
+    if (object != NULL) ((tr_ref_object *)object)->engine = engine;
+    return object;
+}
+
+static PyObject *restore_from(PyObject *module, PyObject *args) {
+    unsigned long long pid, ref, engine;
+    if (!PyArg_ParseTuple(args, "KKK", &pid, &ref, &engine)) return NULL;
+    PyObject *object = tr_from_new(tr_state_of(module), pid, ref);
+    if (object != NULL) ((tr_from_object *)object)->engine = engine;
+    return object;
+}
+
 static PyMethodDef functions[] = {
     {"configure", (PyCFunction)(void (*)(void))configure, METH_VARARGS | METH_KEYWORDS, NULL},
     {"restore_pid", restore_pid, METH_VARARGS, "What a pickled Pid calls."},
+    {"restore_ref", restore_ref, METH_VARARGS, "What a pickled Ref calls."},
+    {"restore_from", restore_from, METH_VARARGS, "What a pickled From calls."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -85,18 +109,31 @@ static int find_main_thread(tr_state *state) {
     return PyErr_Occurred() ? -1 : 0;
 }
 
+/* The engine's threads belong to one interpreter, and so does what follows forks. From 3.12 on Python itself
+ * refuses the module to interpreters with a lock of their own. */
+static int refuse_sub_interpreters(void) {
+    if (PyInterpreterState_Get() == PyInterpreterState_Main()) return 0;
+    PyErr_SetString(PyExc_ImportError,
+                    "tailrace runs in the main interpreter only, not in a sub-interpreter: "
+                    "its engine belongs to one interpreter of the program");
+    return -1;
+}
+
 static int module_exec(PyObject *module) {
+    if (refuse_sub_interpreters() != 0) return -1;
     tr_state *state = tr_state_of(module);
     state->module = module;
     state->interpreter = PyInterpreterState_Get();
-    if (find_main_thread(state) != 0) return -1;
+    if (find_main_thread(state) != 0 || tr_talk_init(state) != 0) return -1;
     PyMethodDef *tables[] = {functions, tr_engine_functions, tr_process_functions,
-                             tr_call_functions, tr_server_functions};
+                             tr_call_functions, tr_server_functions, tr_loop_functions,
+                             tr_talk_functions, tr_wait_functions};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) != 0) return -1;
     if (make_texts(state) != 0 || tr_pid_types(module, state) != 0) return -1;
-    if (make_killed(module, state) != 0) return -1;
-    if (tr_stage_init_module(module) != 0) return -1;
+    if (make_killed(module, state) != 0 || tr_turnstile_init(state) != 0) return -1;
+    if (tr_wait_init_module(module) != 0 || tr_task_init_module(module) != 0) return -1;
+    if (tr_loop_init_module(module) != 0 || tr_stage_init_module(module) != 0) return -1;
     return tr_message_init(module);
 }
 
@@ -108,8 +145,15 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->Ref);
     Py_VISIT(state->From);
     Py_VISIT(state->Timer);
+    Py_VISIT(state->Wait);
+    Py_VISIT(atomic_load(&state->running_loop));
     Py_VISIT(state->Killed);
+    int loops = tr_loop_traverse(state->loop, visit, arg);
+    if (loops != 0) return loops;
+    int tasks = tr_task_traverse(state->task, visit, arg);
+    if (tasks != 0) return tasks;
     int result = tr_stage_traverse(state->stage, visit, arg);
+    if (result == 0) result = tr_turnstile_traverse(state->turnstile, visit, arg);
     return result != 0 ? result : tr_message_traverse(state->message, visit, arg);
 }
 
@@ -122,8 +166,13 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->Ref);
     Py_CLEAR(state->From);
     Py_CLEAR(state->Timer);
+    Py_CLEAR(state->Wait);
+    Py_XDECREF(atomic_exchange(&state->running_loop, NULL));
     Py_CLEAR(state->Killed);
+    tr_loop_clear(state->loop);
+    tr_task_clear(state->task);
     tr_stage_clear(state->stage);
+    tr_turnstile_clear(state->turnstile);
     tr_message_clear(state->message);
     return 0;
 }
@@ -132,6 +181,12 @@ static void module_free(void *module) {
     module_clear(module);
     tr_state *state = tr_state_of(module);
     tr_fork_forget(state);
+    tr_loop_free_state(state->loop);
+    state->loop = NULL;
+    PyMem_RawFree(state->turnstile);
+    state->turnstile = NULL;
+    tr_task_free_state(state->task);
+    state->task = NULL;
     tr_stage_free_state(state->stage);
     state->stage = NULL;
     tr_message_free_state(state->message);

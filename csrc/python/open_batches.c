@@ -11,7 +11,8 @@
  * answers ("emit", accumulator) or ("cont", accumulator). If it raises or answers nonsense, or if the
  * key cannot be hashed, that message alone is handed back together with the exception.
  *
- * One process uses a Batches object, from the thread that runs it. */
+ * One process uses a Batches object and its open batches, from the thread that runs it: nothing in
+ * them has a lock. */
 #include "message.h"
 
 #include <stddef.h>
@@ -255,8 +256,7 @@ static int add_one(batches *self, PyObject *item, uint64_t now, run *current, ha
         return -1;
     }
     message_object *message = (message_object *)item;
-    PyObject *key =
-        Py_NewRef(message->batch_key ? message->batch_key : self->state->word_default);
+    PyObject *key = tr_message_batch_key(message);
     int usable = go_on(self, key, now, current, out);
     Py_DECREF(key);
     if (usable <= 0)
@@ -275,9 +275,9 @@ static int add_one(batches *self, PyObject *item, uint64_t now, run *current, ha
 static int add_all(batches *self, PyObject *messages, uint64_t now, harvest *out) {
     run current = {0};
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(messages); i++) {
-        PyObject *item = Py_NewRef(PyList_GET_ITEM(messages, i));
-        int outcome = add_one(self, item, now, &current, out);
-        Py_DECREF(item);
+        PyObject *item = tr_list_item(messages, i);
+        int outcome = item ? add_one(self, item, now, &current, out) : -1;
+        Py_XDECREF(item);
         if (outcome < 0)
             return -1;
     }

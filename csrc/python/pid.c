@@ -34,7 +34,7 @@ PyObject *tr_pid_new(tr_state *state, tr_pid pid) {
     tr_pid_object *object = PyObject_New(tr_pid_object, state->Pid);
     if (object == NULL) return NULL;
     object->pid = pid;
-    object->engine = state->engine_id;
+    object->engine = tr_engine_id_of(state);
     return (PyObject *)object;
 }
 
@@ -44,7 +44,7 @@ static PyObject *pid_repr(PyObject *object) {
     tr_engine *engine = atomic_load(&state->engine);
     unsigned index = (unsigned)(uint32_t)self->pid, turn = (unsigned)(self->pid >> 32) - 1;
     char name[256];
-    if (engine != NULL && self->engine == state->engine_id &&
+    if (engine != NULL && self->engine == tr_engine_id_of(state) &&
         tr_name_of(engine, self->pid, name, sizeof name)) {
         PyObject *text = PyUnicode_DecodeUTF8(name, (Py_ssize_t)strlen(name), "replace");
         PyObject *repr =
@@ -97,6 +97,30 @@ static PyObject *pid_stop(PyObject *self, PyObject *args, PyObject *keywords) {
     return tr_do_stop(state_of(self), self, reason, timeout);
 }
 
+/* The coroutine function `function` with this Pid as its first argument. */
+static PyObject *with_self(PyObject *function, PyObject *self, PyObject *const *args,
+                           Py_ssize_t count, PyObject *names) {
+    PyObject *stack[8];
+    Py_ssize_t total = count + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    if (total > 7) {
+        PyErr_SetString(PyExc_TypeError, "too many arguments");
+        return NULL;
+    }
+    stack[0] = self;
+    for (Py_ssize_t i = 0; i < total; i++) stack[i + 1] = args[i];
+    return PyObject_Vectorcall(function, stack, (size_t)count + 1, names);
+}
+
+static PyObject *pid_acall(PyObject *self, PyObject *const *args, Py_ssize_t count,
+                           PyObject *names) {
+    return with_self(state_of(self)->python.acall, self, args, count, names);
+}
+
+static PyObject *pid_astop(PyObject *self, PyObject *const *args, Py_ssize_t count,
+                           PyObject *names) {
+    return with_self(state_of(self)->python.astop, self, args, count, names);
+}
+
 static PyObject *pid_exit(PyObject *self, PyObject *reason) {
     return tr_do_exit(state_of(self), self, reason);
 }
@@ -111,7 +135,7 @@ static PyObject *pid_alive(PyObject *object, void *unused) {
     tr_pid_object *self = (tr_pid_object *)object;
     tr_state *state = state_of(object);
     tr_engine *engine = atomic_load(&state->engine);
-    bool ours = engine != NULL && self->engine == state->engine_id;
+    bool ours = engine != NULL && self->engine == tr_engine_id_of(state);
     return PyBool_FromLong(ours && tr_alive(engine, self->pid));
 }
 
@@ -121,7 +145,7 @@ static PyObject *pid_name(PyObject *object, void *unused) {
     tr_state *state = state_of(object);
     tr_engine *engine = atomic_load(&state->engine);
     char name[256];
-    if (engine == NULL || self->engine != state->engine_id ||
+    if (engine == NULL || self->engine != tr_engine_id_of(state) ||
         !tr_name_of(engine, self->pid, name, sizeof name))
         Py_RETURN_NONE;
     return PyUnicode_DecodeUTF8(name, (Py_ssize_t)strlen(name), "replace");
@@ -132,6 +156,10 @@ static PyMethodDef pid_methods[] = {
     {"cast", pid_cast, METH_O, tr_doc_pid_cast},
     {"call", (PyCFunction)(void (*)(void))pid_call, METH_VARARGS | METH_KEYWORDS, tr_doc_pid_call},
     {"stop", (PyCFunction)(void (*)(void))pid_stop, METH_VARARGS | METH_KEYWORDS, tr_doc_pid_stop},
+    {"acall", (PyCFunction)(void (*)(void))pid_acall, METH_FASTCALL | METH_KEYWORDS,
+     tr_doc_pid_acall},
+    {"astop", (PyCFunction)(void (*)(void))pid_astop, METH_FASTCALL | METH_KEYWORDS,
+     tr_doc_pid_astop},
     {"exit", pid_exit, METH_O, tr_doc_pid_exit},
     {"info", pid_info, METH_NOARGS, tr_doc_pid_info},
     {"__reduce__", pid_reduce, METH_NOARGS, NULL},
@@ -168,7 +196,7 @@ PyObject *tr_ref_object_new(tr_state *state, tr_ref ref) {
     tr_ref_object *object = PyObject_New(tr_ref_object, state->Ref);
     if (object == NULL) return NULL;
     object->ref = ref;
-    object->engine = state->engine_id;
+    object->engine = tr_engine_id_of(state);
     return (PyObject *)object;
 }
 
@@ -185,11 +213,26 @@ static PyObject *ref_compare(PyObject *left, PyObject *right, int operation) {
     return PyBool_FromLong((a->ref == b->ref && a->engine == b->engine) == (operation == Py_EQ));
 }
 
+static PyObject *ref_reduce(PyObject *object, PyObject *unused) {
+    (void)unused;
+    tr_ref_object *self = (tr_ref_object *)object;
+    PyObject *restore = PyObject_GetAttrString(state_of(object)->module, "restore_ref");
+    if (restore == NULL) return NULL;
+    return Py_BuildValue("N(KK)", restore, (unsigned long long)self->ref,
+                         (unsigned long long)self->engine);
+}
+
+static PyMethodDef ref_methods[] = {
+    {"__reduce__", ref_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot ref_slots[] = {
     {Py_tp_dealloc, dealloc},
     {Py_tp_repr, ref_repr},
     {Py_tp_hash, ref_hash},
     {Py_tp_richcompare, ref_compare},
+    {Py_tp_methods, ref_methods},
     {Py_tp_doc, (void *)tr_doc_ref},
     {0, NULL},
 };
@@ -206,7 +249,7 @@ PyObject *tr_from_new(tr_state *state, tr_pid pid, tr_ref ref) {
     if (object == NULL) return NULL;
     object->pid = pid;
     object->ref = ref;
-    object->engine = state->engine_id;
+    object->engine = tr_engine_id_of(state);
     return (PyObject *)object;
 }
 
@@ -218,8 +261,24 @@ static PyObject *from_repr(PyObject *object) {
 
 static PyObject *from_pid(PyObject *self, void *unused) {
     (void)unused;
-    return tr_pid_new(state_of(self), ((tr_from_object *)self)->pid);
+    PyObject *pid = tr_pid_new(state_of(self), ((tr_from_object *)self)->pid);
+    if (pid != NULL) ((tr_pid_object *)pid)->engine = ((tr_from_object *)self)->engine;
+    return pid;
 }
+
+static PyObject *from_reduce(PyObject *object, PyObject *unused) {
+    (void)unused;
+    tr_from_object *self = (tr_from_object *)object;
+    PyObject *restore = PyObject_GetAttrString(state_of(object)->module, "restore_from");
+    if (restore == NULL) return NULL;
+    return Py_BuildValue("N(KKK)", restore, (unsigned long long)self->pid,
+                         (unsigned long long)self->ref, (unsigned long long)self->engine);
+}
+
+static PyMethodDef from_methods[] = {
+    {"__reduce__", from_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
 
 static PyGetSetDef from_properties[] = {
     {"pid", from_pid, NULL, tr_doc_from_pid, NULL},
@@ -229,6 +288,7 @@ static PyGetSetDef from_properties[] = {
 static PyType_Slot from_slots[] = {
     {Py_tp_dealloc, dealloc},
     {Py_tp_repr, from_repr},
+    {Py_tp_methods, from_methods},
     {Py_tp_getset, from_properties},
     {Py_tp_doc, (void *)tr_doc_from},
     {0, NULL},
@@ -245,7 +305,7 @@ static PyType_Spec from_spec = {
 
 typedef struct {
     PyObject_HEAD
-    tr_timer *timer; /* owned; NULL only before send_after has set it */
+    tr_timer *timer; /* constant; owned; the core's, under the ticker's lock */
 } timer_object;
 
 PyObject *tr_timer_new(tr_state *state, tr_timer *timer) {

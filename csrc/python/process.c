@@ -2,14 +2,17 @@
  *
  * A spawned function's state (callable, arguments, context) is owned by its process and touched only by
  * the thread that runs it; it is released, attached, when the process is buried. */
+#include "coroutine.h"
 #include "docs.h"
 #include "server.h"
 #include "state.h"
+#include "task.h"
+#include "wait.h"
 
 /* ---- Functions as processes ---------------------------------------------------------------------*/
 
 typedef struct function {
-    tr_state *state;
+    tr_state *state; /* borrowed */
     PyObject *callable, *args, *keywords, *context; /* owned; keywords may be NULL */
 } function;
 
@@ -22,6 +25,12 @@ static void function_release(void *state) {
     PyMem_RawFree(self);
 }
 
+/* What the user gave (borrowed): the first argument, if that is run in a worker. */
+static PyObject *subject(function *self) {
+    bool away = self->callable == self->state->python.run_function;
+    return away ? PyTuple_GET_ITEM(self->args, 0) : self->callable;
+}
+
 static void function_run(tr_process *process, void *state) {
     function *self = state;
     if (PyContext_Enter(self->context) != 0) PyErr_Clear();
@@ -29,14 +38,21 @@ static void function_run(tr_process *process, void *state) {
     if (result != NULL)
         Py_DECREF(result);
     else
-        tr_exit_raised(self->state, process, "function", self->callable, false);
+        tr_exit_raised(self->state, process, "function", subject(self), false);
     if (PyContext_Exit(self->context) != 0) PyErr_Clear();
 }
 
 static const tr_behaviour function_behaviour = {
     .name = "function", .run = function_run, .release = function_release};
 
-static function *function_new(tr_state *state, PyObject *callable, PyObject *args,
+PyObject *tr_function_callable(tr_process *process) {
+    if (tr_process_behaviour(process) == &tr_coroutine_behaviour)
+        return tr_coroutine_callable(tr_process_state(process));
+    if (tr_process_behaviour(process) != &function_behaviour) return NULL;
+    return ((function *)tr_process_state(process))->callable;
+}
+
+static void *function_new(tr_state *state, PyObject *callable, PyObject *args,
                               PyObject *keywords) {
     function *self = PyMem_RawCalloc(1, sizeof *self);
     if (self == NULL) {
@@ -77,20 +93,35 @@ int tr_priority(PyObject *object, int *priority) {
 }
 
 int tr_scheduler_kind(PyObject *object, int default_kind, int *kind) {
-    static const char *const texts[] = {"core", "thread", NULL};
+    static const char *const texts[] = {"core", "thread", "asyncio", "process", NULL};
+    static const int kinds[] = {TR_KIND_CORE, TR_KIND_THREAD, TR_KIND_ASYNC, TR_KIND_PROCESS};
+    int which;
     *kind = default_kind;
-    return object == Py_None ? 0 : one_of(object, "scheduler", texts, kind);
+    if (object == Py_None) return 0;
+    if (one_of(object, "scheduler", texts, &which) != 0) return -1;
+    *kind = kinds[which];
+    return 0;
 }
+
+enum { UNSAID = -1 };
 
 /* What spawn was given, taken apart. */
 typedef struct spawn_request {
     PyObject *callable;  /* borrowed */
     PyObject *args;      /* owned */
     PyObject *keywords;  /* owned, or NULL */
-    tr_spawn_options options;
+    bool coroutine;      /* an async def function */
+    tr_spawn_options options; /* kind is UNSAID until the function is known */
 } spawn_request;
 
-static bool is_coroutine_function(PyObject *callable) {
+static bool is_coroutine_function(tr_state *state, PyObject *callable) {
+    while (Py_TYPE(callable) == (PyTypeObject *)state->python.partial) {
+        PyObject *inner = PyObject_GetAttrString(callable, "func");
+        if (inner == NULL) PyErr_Clear();
+        Py_XDECREF(inner); /* the partial keeps it */
+        if (inner == NULL) return false;
+        callable = inner;
+    }
     if (PyMethod_Check(callable)) callable = PyMethod_GET_FUNCTION(callable);
     if (!PyFunction_Check(callable)) return false;
     return (((PyCodeObject *)PyFunction_GET_CODE(callable))->co_flags & CO_COROUTINE) != 0;
@@ -104,27 +135,41 @@ static int take_keyword(spawn_request *request, PyObject *keyword, PyObject *val
         return request->options.name == NULL ? -1 : 0;
     }
     if (PyUnicode_CompareWithASCIIString(keyword, "scheduler") == 0)
-        return tr_scheduler_kind(value, TR_KIND_THREAD, &request->options.kind);
+        return tr_scheduler_kind(value, UNSAID, &request->options.kind);
     if (PyUnicode_CompareWithASCIIString(keyword, "priority") == 0)
         return tr_priority(value, &request->options.priority);
     if (request->keywords == NULL && (request->keywords = PyDict_New()) == NULL) return -1;
     return PyDict_SetItem(request->keywords, keyword, value);
 }
 
-static int parse_spawn(PyObject *const *args, Py_ssize_t count, PyObject *names,
+/* Where it runs when nobody says so; and where an async def function can. */
+static int choose_scheduler(spawn_request *request) {
+    int *kind = &request->options.kind;
+    if (*kind == UNSAID) *kind = request->coroutine ? TR_KIND_ASYNC : TR_KIND_THREAD;
+    if (!request->coroutine || *kind == TR_KIND_ASYNC || *kind == TR_KIND_CORE) return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "scheduler: expected 'asyncio' for an async def function, or 'core' if it awaits "
+                 "only the engine, got '%s'",
+                 *kind == TR_KIND_PROCESS ? "process" : "thread");
+    return -1;
+}
+
+static int parse_spawn(tr_state *state, PyObject *const *args, Py_ssize_t count, PyObject *names,
                        spawn_request *request) {
     if (count < 1) {
         PyErr_SetString(PyExc_TypeError, "spawn: the function to run is missing");
         return -1;
     }
     request->callable = args[0];
-    if (!PyCallable_Check(args[0]) || is_coroutine_function(args[0])) {
-        PyErr_Format(PyExc_TypeError, "fn: expected a plain callable, got %R", args[0]);
+    if (!PyCallable_Check(args[0])) {
+        PyErr_Format(PyExc_TypeError, "fn: expected a callable, got %R", args[0]);
         return -1;
     }
+    request->coroutine = is_coroutine_function(state, args[0]);
     Py_ssize_t keywords = names == NULL ? 0 : PyTuple_GET_SIZE(names);
     for (Py_ssize_t i = 0; i < keywords; i++)
         if (take_keyword(request, PyTuple_GET_ITEM(names, i), args[count + i]) != 0) return -1;
+    if (choose_scheduler(request) != 0) return -1;
     request->args = PyTuple_New(count - 1);
     if (request->args == NULL) return -1;
     for (Py_ssize_t i = 1; i < count; i++)
@@ -140,17 +185,46 @@ static PyObject *pid_and_ref(tr_state *state, tr_pid pid, tr_ref ref) {
     return NULL;
 }
 
+/* Let the process run run_function(callable, args, keywords) instead. */
+static int in_worker(tr_state *state, spawn_request *request) {
+    PyObject *args = PyTuple_Pack(3, request->callable, request->args,
+                                  request->keywords == NULL ? Py_None : request->keywords);
+    if (args == NULL) return -1;
+    Py_SETREF(request->args, args);
+    Py_CLEAR(request->keywords);
+    request->callable = state->python.run_function;
+    return 0;
+}
+
+/* What the process runs and how, by where it runs. NULL with an exception. */
+static void *make_function(tr_state *state, spawn_request *request,
+                           const tr_behaviour **behaviour) {
+    PyObject *callable = request->callable, *args = request->args, *keywords = request->keywords;
+    if (request->options.kind == TR_KIND_ASYNC) {
+        *behaviour = &tr_async_function_behaviour;
+        return tr_async_function_new(state, callable, args, keywords);
+    }
+    if (request->coroutine) {
+        *behaviour = &tr_coroutine_behaviour;
+        return tr_coroutine_new(state, callable, args, keywords);
+    }
+    *behaviour = &function_behaviour;
+    return function_new(state, callable, args, keywords);
+}
+
 static PyObject *do_spawn(tr_state *state, spawn_request *request) {
     tr_spawn_options *options = &request->options;
     bool bound = options->link || options->monitor;
     tr_engine *engine = tr_engine_get(state);
     if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
     if (bound && tr_current(state, engine) == NULL) return NULL;
-    function *self = function_new(state, request->callable, request->args, request->keywords);
+    if (options->kind == TR_KIND_PROCESS && in_worker(state, request) != 0) return NULL;
+    const tr_behaviour *behaviour;
+    void *self = make_function(state, request, &behaviour);
     if (self == NULL) return NULL;
     tr_pid pid;
     tr_ref ref = 0;
-    int result = tr_spawn(engine, options, &function_behaviour, self, &pid, &ref);
+    int result = tr_spawn(engine, options, behaviour, self, &pid, &ref);
     if (result == TR_ENAME) return tr_raise_taken(state, "already_registered", pid);
     if (result != TR_OK) return tr_raise_code(state, result);
     return options->monitor ? pid_and_ref(state, pid, ref) : tr_pid_new(state, pid);
@@ -158,12 +232,12 @@ static PyObject *do_spawn(tr_state *state, spawn_request *request) {
 
 static PyObject *spawn(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names,
                        bool link, bool monitor) {
-    spawn_request request = {.options = {.kind = TR_KIND_THREAD,
+    spawn_request request = {.options = {.kind = UNSAID,
                                          .priority = TR_PRIORITY_NORMAL,
                                          .link = link,
                                          .monitor = monitor}};
     PyObject *result = NULL;
-    if (parse_spawn(args, count, names, &request) == 0)
+    if (parse_spawn(tr_state_of(module), args, count, names, &request) == 0)
         result = do_spawn(tr_state_of(module), &request);
     Py_XDECREF(request.args);
     Py_XDECREF(request.keywords);
@@ -213,7 +287,7 @@ static PyObject *py_self(PyObject *module, PyObject *unused) {
 static bool carries_ref(PyObject *object, tr_state *state, tr_ref ref) {
     if (Py_TYPE(object) == state->Ref)
         return ((tr_ref_object *)object)->ref == ref &&
-               ((tr_ref_object *)object)->engine == state->engine_id;
+               ((tr_ref_object *)object)->engine == tr_engine_id_of(state);
     if (!PyTuple_Check(object)) return false;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); i++) {
         PyObject *item = PyTuple_GET_ITEM(object, i);
@@ -226,6 +300,12 @@ typedef struct wanted {
     tr_state *state;
     tr_ref ref;
 } wanted;
+
+static bool is_server(const tr_process *self) {
+    const tr_behaviour *behaviour = tr_process_behaviour(self);
+    return behaviour == &tr_server_behaviour || behaviour == &tr_extended_behaviour ||
+           behaviour == &tr_async_server_behaviour;
+}
 
 /* Runs no Python code, so a mailbox never changes under a scan. */
 static bool matches_ref(const tr_message *message, void *context) {
@@ -241,6 +321,19 @@ static bool matches_any(const tr_message *message, void *context) {
     return message->kind < TR_MESSAGE_USER && message->kind != TR_MESSAGE_TIMEOUT;
 }
 
+tr_message *tr_receive_match(tr_state *state, tr_process *self, PyObject *match,
+                             tr_cursor *cursor) {
+    if (match == Py_None) return tr_receive(self, is_server(self) ? matches_any : NULL, NULL, cursor);
+    wanted wanted = {state, ((tr_ref_object *)match)->ref};
+    return tr_receive(self, matches_ref, &wanted, cursor);
+}
+
+int tr_check_match(tr_state *state, PyObject *match) {
+    if (match == Py_None || Py_TYPE(match) == state->Ref) return 0;
+    PyErr_Format(PyExc_TypeError, "match: expected None or a Ref, got %R", match);
+    return -1;
+}
+
 /* receive(match, timeout, default): default is UNSET when there is none. */
 static PyObject *py_receive(PyObject *module, PyObject *args) {
     tr_state *state;
@@ -249,23 +342,17 @@ static PyObject *py_receive(PyObject *module, PyObject *args) {
     uint64_t nanoseconds;
     if (!PyArg_ParseTuple(args, "OOO:receive", &match, &timeout, &otherwise)) return NULL;
     state = tr_state_of(module);
-    if (match != Py_None && Py_TYPE(match) != state->Ref) {
-        PyErr_Format(PyExc_TypeError, "match: expected None or a Ref, got %R", match);
-        return NULL;
-    }
+    if (tr_check_match(state, match) != 0) return NULL;
     if (tr_seconds(timeout, "timeout", true, &nanoseconds) != 0) return NULL;
+    if (nanoseconds != 0 && tr_refuse_to_block(state, "receive()", "areceive()") != 0) return NULL;
     tr_process *self = here(module, &state, &engine);
     if (self == NULL) return NULL;
-    wanted wanted = {state, match == Py_None ? 0 : ((tr_ref_object *)match)->ref};
-    const tr_behaviour *behaviour = tr_process_behaviour(self);
-    bool machinery = behaviour == &tr_server_behaviour || behaviour == &tr_extended_behaviour;
-    bool (*accept)(const tr_message *, void *) =
-        match != Py_None ? matches_ref : machinery ? matches_any : NULL;
     uint64_t deadline = tr_deadline(engine, nanoseconds);
     tr_cursor cursor = {0};
     for (;;) {
-        tr_message *message = tr_receive(self, accept, &wanted, &cursor);
+        tr_message *message = tr_receive_match(state, self, match, &cursor);
         if (message != NULL) return tr_message_to_python(state, engine, message);
+        if (nanoseconds == 0) break;
         int result = tr_wait_detached(state, self, tr_wait, deadline);
         if (result == -2) tr_current(state, engine);
         if (result < 0) return NULL;
@@ -280,6 +367,7 @@ static PyObject *py_sleep(PyObject *module, PyObject *seconds) {
     tr_engine *engine;
     uint64_t nanoseconds;
     if (tr_seconds(seconds, "seconds", false, &nanoseconds) != 0) return NULL;
+    if (tr_refuse_to_block(tr_state_of(module), "sleep()", "asleep()") != 0) return NULL;
     tr_process *self = here(module, &state, &engine);
     if (self == NULL) return NULL;
     int result = tr_wait_detached(state, self, tr_sleep, tr_deadline(engine, nanoseconds));
@@ -372,7 +460,7 @@ static PyObject *py_unalias(PyObject *module, PyObject *ref) {
         return NULL;
     }
     tr_ref_object *object = (tr_ref_object *)ref;
-    return PyBool_FromLong(object->engine == state->engine_id && tr_unalias(self, object->ref));
+    return PyBool_FromLong(object->engine == tr_engine_id_of(state) && tr_unalias(self, object->ref));
 }
 
 static PyObject *py_monitor(PyObject *module, PyObject *args, PyObject *keywords) {
@@ -412,7 +500,7 @@ static PyObject *py_demonitor(PyObject *module, PyObject *args, PyObject *keywor
         return NULL;
     }
     tr_ref_object *object = (tr_ref_object *)ref;
-    bool ours = object->engine == state->engine_id;
+    bool ours = object->engine == tr_engine_id_of(state);
     bool removed = ours && tr_demonitor(self, object->ref, flush == Py_True);
     return PyBool_FromLong(removed || info == Py_False);
 }

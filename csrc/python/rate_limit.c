@@ -8,7 +8,7 @@
 
 typedef struct rate_window {
     PyObject_HEAD
-    tr_limiter *limiter; /* owned; NULL only while it is being made */
+    tr_limiter *limiter; /* constant; owned; NULL only while it is being made; has a lock of its own */
 } rate_window;
 
 static PyObject *window_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {

@@ -11,6 +11,7 @@
 #include "stage.h"
 #include "tailrace_pipeline.h"
 
+/* Immutable: any number of threads may read it. */
 typedef struct route_template {
     tr_dispatcher_template base;
     PyObject *module;        /* borrowed: the type keeps it alive */
@@ -33,12 +34,14 @@ static size_t slot_of(route_template *self, PyObject *name) {
 
 static size_t choose(void *context, tr_term list, size_t index) {
     route_template *self = context;
-    PyObject *item = PyList_GetItem(list, (Py_ssize_t)index);
+    PyObject *item = tr_list_item(list, (Py_ssize_t)index);
     size_t slot = 0;
     if (item && is_message(self->state, item)) {
-        PyObject *name = ((message_object *)item)->batcher;
-        slot = slot_of(self, name ? name : self->state->word_default);
+        PyObject *name = tr_message_batcher((message_object *)item);
+        slot = slot_of(self, name);
+        Py_DECREF(name);
     }
+    Py_XDECREF(item);
     PyErr_Clear();
     return slot < (size_t)PyTuple_GET_SIZE(self->names) ? slot : 0;
 }
@@ -46,16 +49,20 @@ static size_t choose(void *context, tr_term list, size_t index) {
 static size_t find(void *context, tr_term options, tr_reason **refusal) {
     route_template *self = context;
     tr_state *state = tr_state_of(self->module);
-    PyObject *name = PyDict_GetItemString(options, "partition");
+    PyObject *name = PyMapping_GetItemString(options, "partition");
+    PyErr_Clear();
     size_t slot = name ? slot_of(self, name) : (size_t)PyTuple_GET_SIZE(self->names);
-    if (slot < (size_t)PyTuple_GET_SIZE(self->names))
+    if (slot < (size_t)PyTuple_GET_SIZE(self->names)) {
+        Py_DECREF(name);
         return slot;
+    }
     PyObject *error = PyUnicode_FromFormat("partition: expected one of %R, got %R", self->names,
                                            name ? name : Py_None);
     tr_engine *engine = error ? tr_engine_get(state) : NULL;
     if (engine)
         *refusal = tr_reason_from_python(state, engine, error);
     Py_XDECREF(error);
+    Py_XDECREF(name);
     PyErr_Clear();
     return slot;
 }

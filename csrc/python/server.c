@@ -6,6 +6,8 @@
  * (killed by somebody else): then whatever came back is dropped, and nothing else is done. */
 #include "server.h"
 
+#include "task.h"
+
 /* ---- How processes end --------------------------------------------------------------------------*/
 
 static PyObject *take_exception(void) {
@@ -73,40 +75,81 @@ PyObject *tr_server_call(tr_server *server, PyObject *method, PyObject *argument
     return PyObject_VectorcallMethod(method, args, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
-/* Run terminate(reason). Returns the reason to end with: `reason`, or what terminate raised. */
-static tr_reason *run_terminate(tr_process *self, tr_server *server, tr_reason *reason,
-                                PyObject **exception) {
-    tr_state *state = server->state;
-    if (server->extend != NULL && server->extend->ending != NULL)
-        server->extend->ending(self, server, reason);
-    PyObject *object = tr_reason_to_python(state, reason);
-    PyObject *result =
-        object == NULL ? NULL : tr_server_call(server, state->texts.terminate, object);
-    Py_XDECREF(object);
-    Py_XDECREF(result);
-    if (result != NULL) return reason;
-    tr_reason_release(reason);
-    Py_CLEAR(*exception);
-    return tr_raised_reason(state, tr_process_engine(self), true, exception);
+enum { SUSPENDED_RESULT = 1, SUSPENDED_TERMINATE, SUSPENDED_INIT };
+
+/* On the event loop a callback may return a coroutine, which is run. True: it has been suspended; the
+ * caller notes what is to be done with its result. False: *result is what it came to. */
+static bool suspends(tr_server *server, PyObject **result) {
+    if (server->owner == NULL || *result == NULL || !PyCoro_CheckExact(*result)) return false;
+    PyObject *value;
+    if (!tr_owner_run(server->owner, *result, server->context, true, &value)) return true;
+    *result = value;
+    return false;
 }
 
-/* Terminate, answer, log, end. Takes over reason and exception (may be NULL); `call` and `reply` are of the
- * call in progress, or NULL (O135: the answer goes out after terminate). */
-static void finish(tr_process *self, tr_server *server, tr_reason *reason, PyObject *exception,
-                   const char *callback, PyObject *message, tr_message *call, PyObject *reply) {
+static void suspended_clear(tr_suspended *suspended) {
+    Py_XDECREF(suspended->subject);
+    tr_reason_release(suspended->reason);
+    Py_XDECREF(suspended->exception);
+    Py_XDECREF(suspended->reply);
+    *suspended = (tr_suspended){0};
+}
+
+/* What run after terminate: answer, log, end (O135: the answer goes out after terminate). `result`, stolen, is
+ * what terminate returned, or NULL with what it raised, which is the reason then. */
+static void finish_end(tr_process *self, tr_server *server, PyObject *result,
+                       tr_suspended *suspended) {
     tr_state *state = server->state;
     tr_engine *engine = tr_process_engine(self);
-    reason = run_terminate(self, server, reason, &exception);
-    if (reply != NULL) tr_reply(engine, call->from, call->ref, Py_NewRef(reply));
+    tr_reason *reason = suspended->reason;
+    PyObject *exception = suspended->exception;
+    suspended->reason = NULL;
+    suspended->exception = NULL;
+    if (result == NULL) {
+        tr_reason_release(reason);
+        Py_CLEAR(exception);
+        reason = tr_raised_reason(state, engine, true, &exception);
+    }
+    Py_XDECREF(result);
+    if (suspended->reply != NULL)
+        tr_reply(engine, suspended->from, suspended->ref, Py_NewRef(suspended->reply));
     if (!tr_process_is_dead(self) && !tr_reason_is_clean(reason)) {
         PyObject *cause = exception != NULL ? Py_NewRef(exception)
                                             : tr_reason_to_python(state, reason);
-        if (cause != NULL) tr_log_crash(state, self, callback, message, cause);
+        if (cause != NULL) tr_log_crash(state, self, suspended->callback, suspended->subject, cause);
         PyErr_Clear();
         Py_XDECREF(cause);
     }
     Py_XDECREF(exception);
     tr_exit_self(self, reason);
+}
+
+/* Terminate, answer, log, end. Takes over reason and exception (may be NULL); `call` and `reply` are of the
+ * call in progress, or NULL. */
+static void finish(tr_process *self, tr_server *server, tr_reason *reason, PyObject *exception,
+                   const char *callback, PyObject *message, tr_message *call, PyObject *reply) {
+    tr_suspended rest = {.what = SUSPENDED_TERMINATE,
+                         .callback = callback,
+                         .subject = Py_XNewRef(message),
+                         .reason = reason,
+                         .exception = exception,
+                         .reply = Py_XNewRef(reply)};
+    if (call != NULL) {
+        rest.from = call->from;
+        rest.ref = call->ref;
+    }
+    if (server->extend != NULL && server->extend->ending != NULL)
+        server->extend->ending(self, server, reason);
+    PyObject *object = tr_reason_to_python(server->state, reason);
+    PyObject *result =
+        object == NULL ? NULL : tr_server_call(server, server->state->texts.terminate, object);
+    Py_XDECREF(object);
+    if (suspends(server, &result)) {
+        server->suspended = rest;
+        return;
+    }
+    finish_end(self, server, result, &rest);
+    suspended_clear(&rest);
 }
 
 void tr_server_crash(tr_process *self, tr_server *server, const char *callback,
@@ -157,22 +200,26 @@ static int arm_timeout(tr_process *self, tr_server *server, PyObject *seconds) {
 
 /* ---- What callbacks return ----------------------------------------------------------------------*/
 
-static int raise_bad_return(tr_server *server, PyObject *value) {
-    tr_raise(server->state, "bad_return", value);
+int tr_raise_bad_return(tr_server *server, const char *callback, PyObject *value) {
+    PyObject *detail = Py_BuildValue("(OsO)", Py_TYPE(server->instance), callback, value);
+    if (detail == NULL) return -1;
+    tr_raise(server->state, "bad_return", detail);
+    Py_DECREF(detail);
     return -1;
 }
 
 /* The events of an action, when it has some. 0 or -1 with an exception. */
-static int emit_events(tr_process *self, tr_server *server, PyObject *action) {
+static int emit_events(tr_process *self, tr_server *server, PyObject *action,
+                       const char *callback) {
     PyObject *events = PyObject_GetAttr(action, server->state->texts.events);
     if (events == NULL) return -1;
     if (events == Py_None) {
         Py_DECREF(events);
         return 0;
     }
-    if (server->extend != NULL) return server->extend->emit(self, server, events);
+    if (server->extend != NULL) return server->extend->emit(self, server, events, callback);
     Py_DECREF(events);
-    return raise_bad_return(server, action);
+    return tr_raise_bad_return(server, callback, action);
 }
 
 /* continue_= and timeout= of an action. *token gets the token (new) or NULL. */
@@ -218,7 +265,7 @@ static int apply(tr_process *self, tr_server *server, PyObject *result, const ch
     if (type == python->Stop) {
         status = apply_stop(self, server, result, callback, message, call);
     } else if (type == python->NoReply || (type == python->Reply && call != NULL)) {
-        status = emit_events(self, server, result);
+        status = emit_events(self, server, result, callback);
         if (status == 0 && type == python->Reply) {
             PyObject *value = PyObject_GetAttr(result, server->state->texts.value);
             if (value != NULL)
@@ -233,7 +280,7 @@ static int apply(tr_process *self, tr_server *server, PyObject *result, const ch
         tr_reply(tr_process_engine(self), call->from, call->ref, result);
         return 0;
     } else if (result != Py_None) {
-        status = raise_bad_return(server, result);
+        status = tr_raise_bad_return(server, callback, result);
     }
     Py_DECREF(result);
     return status;
@@ -245,6 +292,16 @@ static int conclude(tr_process *self, tr_server *server, PyObject *result, const
     PyObject *token = NULL, *subject = Py_XNewRef(message);
     int status = 0;
     for (;;) {
+        if (suspends(server, &result)) {
+            server->suspended = (tr_suspended){.what = SUSPENDED_RESULT,
+                                               .callback = callback,
+                                               .subject = Py_XNewRef(subject)};
+            if (call != NULL) {
+                server->suspended.from = call->from;
+                server->suspended.ref = call->ref;
+            }
+            break;
+        }
         if (tr_process_is_dead(self)) {
             Py_XDECREF(result);
             PyErr_Clear();
@@ -373,6 +430,29 @@ static void dispatch(tr_process *self, tr_server *server, tr_message *message) {
     }
 }
 
+const char *tr_server_callback_name(uint32_t kind) {
+    switch (kind) {
+    case SERVER_INIT:
+        return "init";
+    case TR_MESSAGE_CAST:
+        return "handle_cast";
+    case TR_MESSAGE_CALL:
+        return "handle_call";
+    case TR_MESSAGE_TERM:
+    case TR_MESSAGE_DOWN:
+    case TR_MESSAGE_EXIT:
+        return "handle_info";
+    case TR_MESSAGE_STOP:
+        return "terminate";
+    case TR_MESSAGE_TIMEOUT:
+        return "handle_timeout";
+    case SERVER_CONTINUE:
+        return "handle_continue";
+    default:
+        return "";
+    }
+}
+
 static void stash(tr_server *server, tr_message *message) {
     tr_message *copy = tr_message_new(message->kind);
     if (copy == NULL) return; /* dropped: the sender of a message has no promise */
@@ -412,6 +492,9 @@ static void server_end(tr_process *self, void *opaque) {
 static void server_release(void *opaque) {
     tr_server *server = opaque;
     cancel_timeout(server);
+    suspended_clear(&server->suspended);
+    if (server->owner != NULL) tr_owner_end(server->owner);
+    Py_CLEAR(server->owner);
     if (server->extend != NULL && server->extend->release != NULL)
         server->extend->release(server);
     while (server->stash != NULL) {
@@ -479,9 +562,11 @@ static PyObject *call_init(tr_server *server) {
 
 enum { INIT_OK, INIT_IGNORE, INIT_FAILED };
 
+/* Before everything that is in the mailbox; the token is stolen. */
 static int continue_first(tr_process *self, PyObject *token) {
     tr_message *message = tr_message_new(SERVER_CONTINUE);
     if (message == NULL) {
+        Py_DECREF(token);
         PyErr_NoMemory();
         return INIT_FAILED;
     }
@@ -508,24 +593,24 @@ static int interpret_init(tr_process *self, tr_server *server, PyObject *result,
         Py_XDECREF(object);
         status = INIT_FAILED;
     } else if ((PyObject *)Py_TYPE(result) == python->NoReply) {
-        if (emit_events(self, server, result) != 0 || apply_then(self, server, result, &token) != 0)
+        if (emit_events(self, server, result, "init") != 0 ||
+            apply_then(self, server, result, &token) != 0)
             status = INIT_FAILED;
         else if (token != NULL)
             status = continue_first(self, token);
     } else if (result != Py_None) {
-        raise_bad_return(server, result);
+        tr_raise_bad_return(server, "init", result);
         status = INIT_FAILED;
     }
     Py_DECREF(result);
     return status;
 }
 
-/* Init as a whole, on the process. INIT_FAILED: *reason (owned) is why, and the exception to log, if any, has
+/* Init as a whole, on the process; `result` (stolen) is what it returned, or NULL. INIT_FAILED: *reason (owned) is why, and the exception to log, if any, has
  * been logged; the process has not ended yet. */
-static int run_init(tr_process *self, tr_server *server, tr_reason **reason) {
+static int run_init(tr_process *self, tr_server *server, PyObject *result, tr_reason **reason) {
     *reason = NULL;
     PyObject *exception;
-    PyObject *result = call_init(server);
     int status = result == NULL ? INIT_FAILED : interpret_init(self, server, result, reason);
     server->ready = status == INIT_OK;
     if (status != INIT_FAILED || *reason != NULL) return status;
@@ -565,7 +650,7 @@ static PyObject *start_here(tr_state *state, tr_engine *engine, tr_server *serve
     tr_process *self = tr_self(engine);
     PyObject *object = tr_pid_new(state, pid);
     server_begin(self, server);
-    int status = run_init(self, server, &reason);
+    int status = run_init(self, server, call_init(server), &reason);
     server_end(self, server);
     if (status == INIT_FAILED) {
         tr_reason_retain(reason);
@@ -584,12 +669,13 @@ static PyObject *start_here(tr_state *state, tr_engine *engine, tr_server *serve
     return raise_start_error(state, engine, reason);
 }
 
-/* Init on a worker, asked for by a call whose answer is None or IGNORE. */
-static void handle_init(tr_process *self, tr_server *server, tr_message *message) {
+/* Init is over: answer the call that asked for it, None or IGNORE. `result` as for run_init. */
+static void init_end(tr_process *self, tr_server *server, PyObject *result, tr_pid from,
+                     tr_ref ref) {
     tr_engine *engine = tr_process_engine(self);
     tr_state *state = server->state;
     tr_reason *reason;
-    int status = run_init(self, server, &reason);
+    int status = run_init(self, server, result, &reason);
     while (server->stash != NULL) { /* behind a continue, in the order they came */
         tr_message *next = server->stash->next;
         tr_send_message(engine, tr_process_pid(self), server->stash);
@@ -602,9 +688,64 @@ static void handle_init(tr_process *self, tr_server *server, tr_message *message
     PyObject *answer = status == INIT_IGNORE ? state->python.IGNORE : Py_None;
     if (status == INIT_IGNORE && tr_process_parent(self) != 0)
         tr_unlink(self, tr_process_parent(self));
-    tr_reply(engine, message->from, message->ref, Py_NewRef(answer));
+    tr_reply(engine, from, ref, Py_NewRef(answer));
     if (status == INIT_IGNORE) tr_exit_self(self, tr_reason_constant(TR_NORMAL));
 }
+
+/* Init on a worker, asked for by a call. */
+static void handle_init(tr_process *self, tr_server *server, tr_message *message) {
+    PyObject *result = call_init(server);
+    if (suspends(server, &result))
+        server->suspended = (tr_suspended){
+            .what = SUSPENDED_INIT, .from = message->from, .ref = message->ref};
+    else
+        init_end(self, server, result, message->from, message->ref);
+}
+
+/* ---- On the event loop --------------------------------------------------------------------------*/
+
+/* The suspended callback is done. */
+static void server_resumed(tr_owner *owner, PyObject *value) {
+    tr_server *server = owner->user;
+    tr_process *self = owner->process;
+    tr_suspended rest = server->suspended;
+    tr_message call = {.from = rest.from, .ref = rest.ref};
+    server->suspended = (tr_suspended){0};
+    if (rest.what == SUSPENDED_RESULT)
+        conclude(self, server, value, rest.callback, rest.subject, rest.ref != 0 ? &call : NULL);
+    else if (rest.what == SUSPENDED_TERMINATE)
+        finish_end(self, server, value, &rest);
+    else
+        init_end(self, server, value, rest.from, rest.ref);
+    suspended_clear(&rest);
+    tr_step(self); /* the next message */
+}
+
+static int server_step(tr_process *self, void *opaque, uint64_t *deadline) {
+    tr_server *server = opaque;
+    (void)deadline;
+    if (server->owner->process == NULL && tr_owner_begin(server->owner, self) != 0) {
+        PyErr_Clear();
+        return TR_STEP_MESSAGE;
+    }
+    if (server->suspended.what == 0) {
+        tr_cursor cursor = {0};
+        tr_message *message = tr_receive(self, NULL, NULL, &cursor);
+        if (message == NULL) return TR_STEP_MESSAGE;
+        server_handle(self, server, message);
+        tr_message_free(tr_process_engine(self), message);
+    }
+    if (server->suspended.what == 0) return tr_mailbox_is_empty(self) ? TR_STEP_MESSAGE : TR_STEP_AGAIN;
+    return tr_owner_mail(server->owner) ? TR_STEP_MESSAGE : TR_STEP_DEADLINE;
+}
+
+const tr_behaviour tr_async_server_behaviour = {.name = "server",
+                                                .begin = server_begin,
+                                                .end = server_end,
+                                                .step = server_step,
+                                                .release = server_release};
+
+/* ---- Starting from Python -----------------------------------------------------------------------*/
 
 /* The server has answered IGNORE and is about to end: be told when it has, as it is by a start that runs
  * init itself. -1 with an exception. */
@@ -620,20 +761,30 @@ static int await_end(tr_state *state, tr_engine *engine, tr_process *self, tr_pi
     return PyErr_Occurred() ? -1 : 0;
 }
 
+/* Nobody waits for the server's init any more, or nobody could ask for it: the server must not stay.
+ * `self` is NULL when the caller is dead, and its links with it. */
+static void abandon(tr_engine *engine, tr_process *self, tr_pid pid) {
+    if (self != NULL) tr_unlink(self, pid);
+    tr_exit(engine, 0, pid, tr_reason_constant(TR_KILL));
+}
+
 static PyObject *start_there(tr_state *state, tr_engine *engine, tr_pid pid, uint64_t nanoseconds) {
     tr_call_options options = {.kind = SERVER_INIT};
     tr_reason *ended = NULL;
     bool timed_out = false;
     tr_process *self = tr_current(state, engine);
-    if (self == NULL) return NULL;
     uint64_t deadline = tr_deadline(engine, nanoseconds);
-    int result = tr_call(self, pid, &options);
-    if (result != TR_OK) return tr_raise_code(state, result);
+    int result = self == NULL ? TR_EKILLED : tr_call(self, pid, &options);
+    if (result != TR_OK) {
+        abandon(engine, self, pid);
+        if (self == NULL) return NULL;
+        if (result != TR_EDEAD) return tr_raise_code(state, result);
+        return raise_start_error(state, engine, tr_reason_constant(TR_NOPROC)); /* killed by others */
+    }
     PyObject *answer = tr_await_answer(state, engine, self, deadline, &ended, &timed_out);
     if (ended != NULL) return raise_start_error(state, engine, ended);
-    if (answer == NULL) { /* too late, or an exception in the caller: the server must not stay */
-        tr_unlink(self, pid);
-        tr_exit(engine, tr_process_pid(self), pid, tr_reason_constant(TR_KILL));
+    if (answer == NULL) { /* too late, or an exception in the caller */
+        abandon(engine, self, pid);
         if (timed_out) tr_raise(state, "start_error", state->texts.timeout);
         return NULL;
     }
@@ -643,34 +794,101 @@ static PyObject *start_there(tr_state *state, tr_engine *engine, tr_pid pid, uin
     return runs ? tr_pid_new(state, pid) : NULL;
 }
 
+/* What start_server is given, and the server that was spawned. */
+typedef struct start {
+    PyObject *class, *arguments, *keywords, *name, *timeout, *scheduler, *priority;
+    tr_spawn_options options;
+    uint64_t nanoseconds;
+    tr_server *server;
+    tr_pid pid;
+} start;
+
+static int parse_start(PyObject *args, start *start) {
+    int link;
+    if (!PyArg_ParseTuple(args, "OO!OpOOOO:start", &start->class, &PyTuple_Type, &start->arguments,
+                          &start->keywords, &link, &start->name, &start->timeout,
+                          &start->scheduler, &start->priority))
+        return -1;
+    tr_spawn_options *options = &start->options;
+    *options = (tr_spawn_options){.link = link};
+    if (tr_scheduler_kind(start->scheduler, TR_KIND_CORE, &options->kind) != 0 ||
+        tr_priority(start->priority, &options->priority) != 0 ||
+        tr_seconds(start->timeout, "timeout", true, &start->nanoseconds) != 0)
+        return -1;
+    if (start->name == Py_None) return 0;
+    options->name = tr_name(start->name, "name");
+    return options->name == NULL ? -1 : 0;
+}
+
+static int spawn_server(tr_state *state, tr_engine *engine, start *start,
+                        const tr_server_extension *extend, void *extension) {
+    const tr_behaviour *behaviour = extend == NULL ? &tr_server_behaviour : &tr_extended_behaviour;
+    bool on_loop = start->options.kind == TR_KIND_ASYNC && extend == NULL;
+    start->server = server_new(state, start->class, start->arguments, start->keywords, extend,
+                               extension);
+    if (start->server == NULL) return -1;
+    if (tr_check_alive(state, engine) != 0) { /* killed while its class was called */
+        server_release(start->server);
+        return -1;
+    }
+    if (on_loop) {
+        behaviour = &tr_async_server_behaviour;
+        start->server->owner =
+            tr_owner_new(state, start->server->context, server_resumed, start->server);
+        if (start->server->owner == NULL) {
+            server_release(start->server);
+            return -1;
+        }
+    }
+    int result = tr_spawn(engine, &start->options, behaviour, start->server, &start->pid, NULL);
+    if (result == TR_ENAME)
+        tr_raise_taken(state, "already_started", start->pid);
+    else if (result != TR_OK)
+        tr_raise_code(state, result);
+    return result == TR_OK ? 0 : -1;
+}
+
 PyObject *tr_server_start(PyObject *module, PyObject *args, const tr_server_extension *extend,
                           void *extension) {
     tr_state *state = tr_state_of(module);
-    PyObject *class, *arguments, *keywords, *name, *timeout, *scheduler, *priority;
-    int link;
-    uint64_t nanoseconds;
-    tr_pid pid;
-    if (!PyArg_ParseTuple(args, "OO!OpOOOO:start", &class, &PyTuple_Type, &arguments, &keywords,
-                          &link, &name, &timeout, &scheduler, &priority))
-        return NULL;
-    tr_spawn_options options = {.link = link};
-    if (tr_scheduler_kind(scheduler, TR_KIND_CORE, &options.kind) != 0 ||
-        tr_priority(priority, &options.priority) != 0 ||
-        tr_seconds(timeout, "timeout", true, &nanoseconds) != 0)
-        return NULL;
-    if (name != Py_None && (options.name = tr_name(name, "name")) == NULL) return NULL;
-    options.enter = nanoseconds == TR_FOREVER;
+    start start;
+    if (parse_start(args, &start) != 0) return NULL;
+    if (tr_refuse_to_block(state, "start_link()", "astart_link()") != 0) return NULL;
+    /* Init runs on the calling thread, unless there is a limit, it belongs to the event loop, or a worker
+     * takes its time to start: then the caller waits in the engine, which lets others run. */
+    bool elsewhere = start.options.kind == TR_KIND_PROCESS ||
+                     (start.options.kind == TR_KIND_ASYNC && extend == NULL);
+    start.options.enter = start.nanoseconds == TR_FOREVER && !elsewhere;
     tr_engine *engine = tr_engine_get(state);
     if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
-    if ((link || !options.enter) && tr_current(state, engine) == NULL) return NULL;
-    tr_server *server = server_new(state, class, arguments, keywords, extend, extension);
-    if (server == NULL) return NULL;
-    const tr_behaviour *behaviour = extend == NULL ? &tr_server_behaviour : &tr_extended_behaviour;
-    int result = tr_spawn(engine, &options, behaviour, server, &pid, NULL);
-    if (result == TR_ENAME) return tr_raise_taken(state, "already_started", pid);
-    if (result != TR_OK) return tr_raise_code(state, result);
-    return options.enter ? start_here(state, engine, server, pid)
-                         : start_there(state, engine, pid, nanoseconds);
+    bool known = start.options.link || !start.options.enter;
+    if (known && tr_current(state, engine) == NULL) return NULL;
+    if (spawn_server(state, engine, &start, extend, extension) != 0) return NULL;
+    return start.options.enter ? start_here(state, engine, start.server, start.pid)
+                               : start_there(state, engine, start.pid, start.nanoseconds);
+}
+
+/* As tr_server_start, but init is awaited: (pid, future, ref). */
+PyObject *tr_server_begin(PyObject *module, PyObject *args, const tr_server_extension *extend,
+                          void *extension) {
+    tr_state *state = tr_state_of(module);
+    start start;
+    if (parse_start(args, &start) != 0) return NULL;
+    tr_engine *engine = tr_engine_get(state);
+    if (engine == NULL || tr_current(state, engine) == NULL) return NULL;
+    if (spawn_server(state, engine, &start, extend, extension) != 0) return NULL;
+    PyObject *pid = tr_pid_new(state, start.pid);
+    if (pid == NULL) return NULL;
+    PyObject *wait = tr_await_request(module, pid, SERVER_INIT, Py_None, start.timeout);
+    if (wait == NULL) {
+        Py_DECREF(pid);
+        return NULL;
+    }
+    return Py_BuildValue("NN", pid, wait);
+}
+
+static PyObject *py_begin_server(PyObject *module, PyObject *args) {
+    return tr_server_begin(module, args, NULL, NULL);
 }
 
 static PyObject *py_start_server(PyObject *module, PyObject *args) {
@@ -680,5 +898,6 @@ static PyObject *py_start_server(PyObject *module, PyObject *args) {
 PyMethodDef tr_server_functions[] = {
     {"start_server", py_start_server, METH_VARARGS,
      "start_server(cls, args, kwargs or None, link, name, timeout, scheduler, priority)"},
+    {"begin_server", py_begin_server, METH_VARARGS, "As start_server -> (pid, (future, ref))"},
     {NULL, NULL, 0, NULL},
 };

@@ -2,7 +2,13 @@
  *
  * A tr_server is the state of one server process. It is made by the caller of start, then owned by the
  * process: only the thread that runs the process touches it (under the interpreter lock or not), and it
- * is released, attached, when the process is buried. The user's state lives on `instance`.
+ * is released, attached, when the process is buried. So no field has a lock: the run queues hand a process,
+ * and all that was written in its last slice, from one thread to the next. The user's state lives
+ * on `instance`, for which the same holds.
+ *
+ * A server on the event loop (task.h) is stepped: a message at a time, and none while a callback that is a
+ * coroutine is suspended. Its first step is taken at once, inside the slice; only if it suspends there the
+ * server's task goes on with it, and hands its result to server_resumed.
  *
  * A stage is a server with an extension: `extend` says how its protocol messages and the events of
  * its callbacks are handled; everything else (calls, casts, infos, timeouts, ends) is the server's. */
@@ -23,13 +29,24 @@ typedef struct tr_server_extension {
     /* A TERM, DOWN or EXIT before handle_info gets it: true if it was taken care of. With an
      * exception set the server ends. */
     bool (*info)(tr_process *self, tr_server *server, tr_message *message);
-    /* The events of an action (stolen). 0; or -1 with an exception set, or without one when the
-     * process has ended. */
-    int (*emit)(tr_process *self, tr_server *server, PyObject *events);
+    /* The events of an action (stolen) that this callback returned. 0; or -1 with an exception set, or
+     * without one when the process has ended. */
+    int (*emit)(tr_process *self, tr_server *server, PyObject *events, const char *callback);
     /* Before terminate runs and after it, with the reason. May be NULL. */
     void (*ending)(tr_process *self, tr_server *server, tr_reason *reason);
     void (*release)(tr_server *server);
 } tr_server_extension;
+
+/* A callback that is a coroutine and has been suspended: what to do with its result. */
+typedef struct tr_suspended {
+    int what;              /* 0: none is */
+    const char *callback;
+    PyObject *subject;     /* owned: the message it handles, or NULL */
+    tr_pid from;           /* of the call it answers */
+    tr_ref ref;            /* 0: it answers none */
+    tr_reason *reason;     /* owned: of a terminate, and the two below */
+    PyObject *exception, *reply; /* owned, or NULL */
+} tr_suspended;
 
 struct tr_server {
     tr_state *state;     /* borrowed */
@@ -42,14 +59,21 @@ struct tr_server {
     bool ready;          /* init succeeded */
     const tr_server_extension *extend; /* NULL for plain servers */
     void *extension;     /* the extension's own */
+    struct tr_owner *owner; /* owned: of a server on the event loop, else NULL */
+    tr_suspended suspended;
 };
 
 extern const tr_behaviour tr_server_behaviour;
 /* The same for servers with an extension, so that anybody can tell a stage from a server. */
 extern const tr_behaviour tr_extended_behaviour;
+/* The same for servers on the event loop. */
+extern const tr_behaviour tr_async_server_behaviour;
 
 /* Call a method of the instance with one argument. New reference or NULL with an exception. */
 PyObject *tr_server_call(tr_server *server, PyObject *method, PyObject *argument);
+
+/* Raise BadReturn: the callback must not return this value (borrowed). Always -1. */
+int tr_raise_bad_return(tr_server *server, const char *callback, PyObject *value);
 
 /* Interpret what a callback returned (stolen): None, NOREPLY, NoReply, Stop, events. For the callbacks
  * that do not answer calls. 0 to go on; -1 when the process has ended or is dead. */
@@ -75,7 +99,16 @@ void tr_log_crash(tr_state *state, tr_process *process, const char *what, PyObje
 PyObject *tr_server_start(PyObject *module, PyObject *args, const tr_server_extension *extend,
                           void *extension);
 
+/* The same, but init is awaited by a task of the running event loop: (pid, (future, ref)). */
+PyObject *tr_server_begin(PyObject *module, PyObject *args, const tr_server_extension *extend,
+                          void *extension);
+
+/* Which callback handles messages of this kind; "" for an extension's own. */
+const char *tr_server_callback_name(uint32_t kind);
+
 /* process.c */
+/* What a function's process runs, borrowed; NULL for others. */
+PyObject *tr_function_callable(tr_process *process);
 int tr_priority(PyObject *object, int *priority);
 int tr_scheduler_kind(PyObject *object, int default_kind, int *kind);
 PyObject *tr_raise_taken(tr_state *state, const char *code, tr_pid pid);

@@ -18,11 +18,11 @@
 
 typedef struct source {
     PyObject_HEAD
-    PyObject *iterator; /* owned */
-    PyObject *error;    /* owned: what the iterator raised, or NULL */
-    PyObject *drawn;    /* owned list of the pull in progress, or NULL */
-    int64_t since;      /* when the pull in progress began; 0: there is none */
-    bool ended;
+    PyObject *iterator; /* constant; owned */
+    PyObject *error;    /* under the callers' lock; owned: what the iterator raised, or NULL */
+    PyObject *drawn;    /* in the critical section; owned list of the pull in progress, or NULL */
+    int64_t since;      /* in the critical section: when the pull in progress began; 0: there is none */
+    bool ended;         /* under the callers' lock, as the next */
     bool interrupted;
 } source;
 
@@ -81,7 +81,7 @@ static PyObject *end_pull(source *self) {
 static int draw(PyObject *module, source *self, Py_ssize_t wanted, tr_message_state *state,
                 int64_t patience) {
     iternextfunc next = Py_TYPE(self->iterator)->tp_iternext;
-    int64_t started = self->since;
+    int64_t started = self->since; /* ours, which only this pull ends */
     Py_ssize_t look = 1; /* at the clock, after so many items: 1, 2, 4, 8, then each 8th */
     for (Py_ssize_t i = 1; i <= wanted; i++) {
         PyObject *item = next(self->iterator);

@@ -143,11 +143,11 @@ static bool on_info(tr_process *process, tr_server *server, tr_message *message)
     return known;
 }
 
-static int emit(tr_process *process, tr_server *server, PyObject *events) {
+static int emit(tr_process *process, tr_server *server, PyObject *events, const char *callback) {
     (void)process;
     py_stage *self = of(server);
     tr_batch batch;
-    if (tr_stage_batch_of(self, events, &batch) != 0) return -1;
+    if (tr_stage_batch_of(self, events, callback, &batch) != 0) return -1;
     if (self->outcome != NULL) return tr_stage_append(&self->outcome->events, batch);
     return tr_stage_settle(self, tr_stage_emit(self->stage, batch));
 }

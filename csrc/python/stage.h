@@ -23,6 +23,8 @@ enum {
     STAGE_REQUEST    /* term: a request for _stages.py; from and ref if it was a call */
 };
 
+/* All of it the process's own: no lock. The lists of its batches may be known to others (a broadcast, a
+ * callback that kept what it returned), so they are read by functions that take the list's own lock. */
 typedef struct py_stage {
     tr_stage *stage;     /* owned */
     tr_state *state;     /* borrowed */
@@ -32,7 +34,7 @@ typedef struct py_stage {
     tr_outcome *outcome; /* of the core's callback in progress; NULL: events go to the core */
 } py_stage;
 
-/* What the package gave with configure_stages(). All owned. */
+/* What the package gave with configure_stages(). All owned; constant after the import, as all below. */
 typedef struct tr_stage_python {
     PyObject *Subscription; /* (pid, tag, producer) */
     PyObject *resolve;      /* (instance, result of init) -> the options, see stage.c */
@@ -54,7 +56,9 @@ struct tr_stage_state {
     PyObject *islice;                 /* owned: itertools.islice */
 };
 
-/* What a StageOptions may have as its dispatcher besides a DemandDispatcher: an object of a type
+/* Immutable, since any number of stages on any thread use it.
+ *
+ * What a StageOptions may have as its dispatcher besides a DemandDispatcher: an object of a type
  * derived from _core.DispatcherTemplate that begins so. A template serves any number of stages. */
 typedef struct tr_dispatcher_template {
     PyObject_HEAD
@@ -79,7 +83,7 @@ PyObject *tr_stage_subscription(py_stage *self, tr_subscription *subscription);
 /* Any iterable of events as a batch; steals `events`. An iterable is asked for no more than the stage
  * could use, so that one without end costs no memory without end. -1 with BadReturn, ValueError for
  * too many events, or what iterating raised. */
-int tr_stage_batch_of(py_stage *self, PyObject *events, tr_batch *batch);
+int tr_stage_batch_of(py_stage *self, PyObject *events, const char *callback, tr_batch *batch);
 /* Append events to a batch that a callback has returned so far; takes `more` over. */
 int tr_stage_append(tr_batch *batch, tr_batch more);
 

@@ -94,12 +94,12 @@ static PyObject *draw(py_stage *self, PyObject *iterator, Py_ssize_t most) {
     return NULL;
 }
 
-int tr_stage_batch_of(py_stage *self, PyObject *events, tr_batch *batch) {
+int tr_stage_batch_of(py_stage *self, PyObject *events, const char *callback, tr_batch *batch) {
     if (!PyList_CheckExact(events)) {
         PyObject *iterator = PyObject_GetIter(events);
         if (iterator == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
             PyErr_Clear();
-            tr_raise(self->state, "bad_return", events);
+            tr_raise_bad_return(self->server, callback, events);
         }
         Py_DECREF(events);
         events = iterator == NULL ? NULL : draw(self, iterator, usable(self));
@@ -285,7 +285,7 @@ static int take_answer(py_stage *self, PyObject *result, const char *callback, P
         return TR_OK;
     }
     if (result == NULL || (!is_action(self, result) &&
-                           tr_stage_batch_of(self, result, &outcome->events) != 0)) {
+                           tr_stage_batch_of(self, result, callback, &outcome->events) != 0)) {
         tr_server_crash(self->self, self->server, callback, message);
         return TR_EKILLED;
     }
@@ -373,7 +373,7 @@ static int handle_subscribe(void *host, tr_subscription *subscription, tr_term o
         return TR_OK;
     }
     if (!dead && result != NULL && (PyObject *)Py_TYPE(result) != state->python.Stop) {
-        tr_raise(state, "bad_return", result);
+        tr_raise_bad_return(self->server, "handle_subscribe", result);
         Py_CLEAR(result);
     }
     tr_outcome nothing = {0};

@@ -26,6 +26,10 @@ static PyObject *start_stage(PyObject *module, PyObject *args) {
     return tr_server_start(module, args, &tr_stage_extension, NULL);
 }
 
+static PyObject *begin_stage(PyObject *module, PyObject *args) {
+    return tr_server_begin(module, args, &tr_stage_extension, NULL);
+}
+
 /* ---- From outside --------------------------------------------------------------------------------*/
 
 /* The pid of a Pid of this engine; 0 for one of an engine that is gone. */
@@ -40,7 +44,7 @@ static int ref_of(tr_state *state, PyObject *object, const char *argument, tr_re
         return -1;
     }
     tr_ref_object *found = (tr_ref_object *)object;
-    *ref = found->engine == state->engine_id ? found->ref : 0;
+    *ref = found->engine == tr_engine_id_of(state) ? found->ref : 0;
     return 0;
 }
 
@@ -253,6 +257,7 @@ PyMethodDef tr_stage_functions[] = {
     {"configure_stages", (PyCFunction)(void (*)(void))configure_stages,
      METH_VARARGS | METH_KEYWORDS, NULL},
     {"start_stage", start_stage, METH_VARARGS, "As start_server."},
+    {"begin_stage", begin_stage, METH_VARARGS, "As begin_server."},
     {"stage_ask", stage_ask, METH_VARARGS, "stage_ask(producer, tag, count)"},
     {"stage_cancel", stage_cancel, METH_VARARGS, "stage_cancel(producer, tag, reason)"},
     {"stage_check", stage_check, METH_VARARGS, "stage_check(argument's name, stage)"},

@@ -5,9 +5,24 @@ Messages are handed over by reference, not copied: what you send, leave alone.
 
 from __future__ import annotations
 
-from . import _core, _engine, _errors, _log, _process, producers
+import functools
+
+from . import (
+    _asynchronous,
+    _core,
+    _engine,
+    _errors,
+    _event_loop,
+    _log,
+    _os_worker,
+    _process,
+    _slow,
+    producers,
+)
 from ._acknowledge import Acknowledger, ack_now
 from ._actions import IGNORE, NOREPLY, UNSET, Down, Exit, NoReply, Reply, Stop
+from ._astream import astream
+from ._asynchronous import acall, areceive, asleep, astop
 from ._child_spec import ChildSpec, child_spec
 from ._core import (
     From,
@@ -39,7 +54,7 @@ from ._core import (
     unregister,
     whereis,
 )
-from ._engine import Engine, shutdown
+from ._engine import Engine, ashutdown, shutdown
 from ._errors import (
     AlreadyRegistered,
     AlreadyStarted,
@@ -54,8 +69,10 @@ from ._errors import (
     ProcessExit,
     QueueError,
     ReceiveTimeout,
+    RemoteError,
     StartError,
     SystemLimit,
+    WorkerDied,
 )
 from ._multi_call import abcast, multi_call
 from ._pipeline import Pipeline, PipelineHandle, Stats, Summary
@@ -75,6 +92,7 @@ from ._process import (
     receive,
     trap_exit,
 )
+from ._scheduler_info import Latency, SchedulerInfo, scheduler_info, schedulers_online
 from ._server import GenServer
 from ._stages import (
     Consumer,
@@ -94,6 +112,7 @@ from ._stages import (
 )
 from ._supervisor import Supervisor
 from ._supervisor_server import ChildCount, ChildInfo
+from ._wire import Unpicklable
 
 __version__ = "0.1.0"
 
@@ -123,6 +142,7 @@ __all__ = [
     "Exit",
     "From",
     "GenServer",
+    "Latency",
     "Message",
     "NoProcess",
     "NoReply",
@@ -139,8 +159,10 @@ __all__ = [
     "RateLimit",
     "ReceiveTimeout",
     "Ref",
+    "RemoteError",
     "Reply",
     "Retry",
+    "SchedulerInfo",
     "StageOptions",
     "StartError",
     "Stats",
@@ -150,9 +172,17 @@ __all__ = [
     "Supervisor",
     "SystemLimit",
     "Timer",
+    "Unpicklable",
+    "WorkerDied",
     "abcast",
+    "acall",
     "ack_now",
     "alias",
+    "areceive",
+    "ashutdown",
+    "asleep",
+    "astop",
+    "astream",
     "async_info",
     "async_resubscribe",
     "async_subscribe",
@@ -174,6 +204,8 @@ __all__ = [
     "registered",
     "reply",
     "resubscribe",
+    "scheduler_info",
+    "schedulers_online",
     "self",
     "send",
     "send_after",
@@ -205,8 +237,20 @@ _core.configure(
     ProcessExit=ProcessExit,
     make_error=_errors.make_error,
     log_crash=_log.crash,
+    log_slow=_slow.callback,
+    log_out_of_threads=_slow.out_of_threads,
     start_engine=_engine.start_lazily,
     process_info=_process.process_info,
     forked_exit=_engine.forked_exit,
+    do_nothing=_engine.do_nothing,
+    Unanswered=_asynchronous.Unanswered,
+    acall=acall,
+    astop=astop,
+    run_function=_os_worker.run_function,
+    partial=functools.partial,
+    run_loop=_event_loop.run,
+    make_task=_event_loop.make_task,
+    cancel_tasks=_event_loop.cancel_tasks,
+    log_unended=_engine.log_unended,
 )
 _engine.install()

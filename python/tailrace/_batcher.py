@@ -10,14 +10,17 @@ is set, and is set anew when it fires. A batch that left before is not looked fo
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from . import _core
 from ._acknowledge import acknowledge
 from ._actions import NoReply
+from ._companion import Companion
 from ._core import Message
 from ._failed import Settler, fail
 from ._log import logger
+from ._os_pipeline import Remote
 from ._pipeline_options import BatchInfo
 from ._pipeline_state import Shared
 from ._pipeline_worker import Forwarder, Subscriber
@@ -41,6 +44,9 @@ def once(messages: list[Message]) -> list[Message]:
 class BatcherWorker(Forwarder, ProducerConsumer):
     """The one batcher of a key."""
 
+    user_callbacks = ("handle_failed",)
+    _runs_coroutines = True
+
     def init(self, shared: Shared, base: str, key: str) -> None:
         """Open for messages."""
         self.begin(shared, base)
@@ -53,7 +59,11 @@ class BatcherWorker(Forwarder, ProducerConsumer):
             self.batches = _core.Batches(size, timeout)
         self.timed = False
         self.settler = Settler(
-            shared.instance, shared.name(base), shared.plan.dead_letter, shared.ledger
+            shared.instance,
+            shared.name(base),
+            shared.plan.dead_letter,
+            shared.ledger,
+            Companion(),
         )
         upper = options.upper
         self.begin_subscribing(
@@ -111,13 +121,21 @@ class BatcherWorker(Forwarder, ProducerConsumer):
 class BatchProcessor(Subscriber, Consumer):
     """Runs `handle_batch`."""
 
+    user_callbacks = ("handle_batch", "handle_failed")
+    _runs_coroutines = True
+
     def init(self, shared: Shared, base: str, key: str) -> None:
         """Ask for the first batch."""
         self.begin(shared, base)
         self.key = key
-        self.handle_batch = shared.instance.handle_batch
+        companion = Companion()
+        handle_batch = companion.plain(shared.instance.handle_batch)
+        self.run_batch: Any = partial(_core.run_batch, handle_batch)
+        if shared.plan.batchers[key].scheduler == "process":
+            self.remote = Remote(shared.instance, shared.name(base))
+            self.run_batch = self.remote.run_batch
         self.settler = Settler(
-            shared.instance, shared.name(base), shared.plan.dead_letter, shared.ledger
+            shared.instance, shared.name(base), shared.plan.dead_letter, shared.ledger, companion
         )
         self.begin_subscribing([f"Batcher_{key}"], {"max_demand": 1, "min_demand": 0})
 
@@ -132,9 +150,7 @@ class BatchProcessor(Subscriber, Consumer):
 
     def run(self, messages: list[Message], info: BatchInfo) -> None:
         """Run one batch, settle what failed, acknowledge."""
-        error, ok, failed, told, returned = _core.run_batch(
-            self.handle_batch, self.key, messages, info
-        )
+        error, ok, failed, told, returned = self.run_batch(self.key, messages, info)
         name = self.shared.name(self.base)
         if error is not None:
             logger.error("%s: handle_batch raised for %r", name, info, exc_info=error)
@@ -155,3 +171,5 @@ class BatchProcessor(Subscriber, Consumer):
         if told:
             acknowledge(ok, failed)
         self.shared.ledger.add(successful=len(ok), failed=len(failed))
+        if self.remote is not None:
+            self.remote.revive()

@@ -12,6 +12,9 @@ limits the rate and hangs up at times; then compare all of them with their files
 stops in good order; the same command goes on where it stopped, after any end. Exit code: 0
 complete, 1 something is missing, 130 stopped by Ctrl-C."""
 
+DOCTOR = """Look at the interpreter, the machine and the package, run the engine for a second, and
+say what could be better. Exit code: 0 the engine works here, 1 it does not."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the program's) and return its exit code.
@@ -26,12 +29,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     summary = "archive a folder of files into an object store, through everything that can go wrong"
     _add_demo_arguments(commands.add_parser("demo", help=summary, description=DEMO))
+    summary = "say whether this interpreter and machine are good for the engine"
+    doctor = commands.add_parser("doctor", help=summary, description=DOCTOR)
+    doctor.add_argument("--json", action="store_true", help="the report for a program to read")
     options = parser.parse_args(argv)
+    return _doctor(options) if options.command == "doctor" else _demo(options)
 
+
+def _demo(options: argparse.Namespace) -> int:
     from tailrace._examples import archiver  # only the demo needs the examples
 
     code: int = archiver.main(options.folder, options.work, options.chaos)
     return code
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from . import _doctor  # and only the doctor its knowledge of the machine
+
+    return _doctor.run(options.json)
 
 
 def run_demo(archive: Callable[[Path, Path, bool], int]) -> int:

@@ -2,8 +2,7 @@
 
 There is one engine at a time. It starts with the first use, or with `Engine(...)` when it needs
 options. It is stopped by `shutdown`, by leaving a `with Engine():` block, or when the interpreter
-ends. Everything here goes through the control door (cffi), which waits without the interpreter
-lock.
+ends.
 """
 
 from __future__ import annotations
@@ -19,9 +18,12 @@ from typing import NoReturn
 
 from . import _core, _validate
 from ._control import ffi, lib
+from ._log import logger
 
-_STOP_SECONDS = 10.0
-"""How long processes get to end by themselves when nobody says otherwise."""
+_STOP_TIMEOUT = 10.0
+
+SLOW_CALLBACK = 1.0
+"""After how many seconds a callback is slow when nobody says otherwise."""
 
 _lock = threading.Lock()
 
@@ -35,11 +37,22 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start(max_processes: int = 0, max_threads: int = 0) -> None:
-    """Start the engine; 0 is the default number."""
+def start(
+    max_processes: int = 0,
+    max_threads: int = 0,
+    slow_callback: float | None = SLOW_CALLBACK,
+    stop_timeout: float = _STOP_TIMEOUT,
+) -> None:
+    """Start the engine; the number 0 is the default one."""
     gil = _gil_enabled()
     _core.engine_start(
-        max_processes, max_threads, 1 if gil else usable_cores(), gil, sys.getswitchinterval()
+        max_processes,
+        max_threads,
+        1 if gil else usable_cores(),
+        gil,
+        sys.getswitchinterval(),
+        slow_callback or 0.0,
+        stop_timeout,
     )
 
 
@@ -55,9 +68,26 @@ def address() -> object:
     return ffi.cast("tr_engine *", _core.engine_address())
 
 
+def running() -> object:
+    """The engine as `address()`, started if it never was; never NULL, its memory stays.
+
+    Raises:
+        EngineStopped: it was stopped.
+    """
+    return ffi.cast("tr_engine *", _core.engine_running())
+
+
+def is_stopping() -> bool:
+    """Whether the engine is ending all processes, so that nothing is restarted and nobody is
+    surprised.
+    """
+    engine = address()
+    return engine != ffi.NULL and bool(lib.tr_engine_stopping(engine))
+
+
 def shutdown(timeout: float | None = None) -> None:
     """Stop the engine: every process is asked to shut down, newest first, and has `timeout` seconds
-    (default 10) to end; then it is killed.
+    to end (default: the engine's `stop_timeout`, 10); then it is killed, and named in the log.
 
     Any thread that is no process of the engine may call it. After it, engine calls raise
     `EngineStopped` until an `Engine` is started. Does nothing when no engine runs. A callback that
@@ -67,15 +97,35 @@ def shutdown(timeout: float | None = None) -> None:
     >>> tr.shutdown()
     >>> engine = tr.Engine()
     """
-    limit = _STOP_SECONDS if timeout is None else _validate.seconds("timeout", timeout)
+    limit = None if timeout is None else _validate.seconds("timeout", timeout)
     with _lock:
-        engine = address()
-        if engine == ffi.NULL:
-            return
-        if lib.tr_on_engine_thread(engine):
-            raise RuntimeError("shutdown() would wait for the process that calls it")
-        lib.tr_engine_stop(engine, lib.tr_now(engine) + int(limit * 1e9))
-        _core.engine_stopped()
+        _core.engine_stop(limit)
+
+
+def log_unended() -> None:
+    """Say which processes have used up the time of a stop."""
+    from ._process import unended  # which uses this module
+
+    processes = unended()
+    shown = ", ".join(processes[:10]) + (", ..." if len(processes) > 10 else "")
+    logger.error("killed, because the time to stop is over (%d): %s", len(processes), shown)
+
+
+async def ashutdown(timeout: float | None = None) -> None:
+    """Stop the engine as `shutdown` does, while the event loop of the caller goes on.
+
+    Tasks of any event loop but the engine's own, in any thread, may await it.
+
+    >>> import asyncio
+    >>> import tailrace as tr
+    >>> asyncio.run(tr.ashutdown())
+    >>> engine = tr.Engine()
+    """
+    import asyncio
+
+    if lib.tr_on_engine_thread(address()):
+        raise RuntimeError("ashutdown() would wait for the process that calls it")
+    await asyncio.to_thread(shutdown, timeout)
 
 
 class Engine:
@@ -83,7 +133,14 @@ class Engine:
 
     Args:
         max_processes: how many processes may live at once (default 4,194,304).
-        max_threads: how many threads the engine may start (default 512).
+        max_threads: how many threads the engine may start (default 512). When they are used up,
+            work waits for one to be free, and a warning is logged.
+        slow_callback: seconds > 0 after which a callback is logged as slow, with its stack, once,
+            waits in the engine not counted; None: never. What has scheduler "thread" may take as
+            long as it likes.
+        stop_timeout: how many seconds processes get to end when the engine is stopped without a
+            time of its own, at the end of the interpreter too (default 10). A pipeline that is
+            drained then needs at least its `drain_timeout`.
 
     Raises:
         EngineError: an engine runs already.
@@ -98,7 +155,14 @@ class Engine:
     >>> engine = tr.Engine()
     """
 
-    def __init__(self, *, max_processes: int | None = None, max_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_processes: int | None = None,
+        max_threads: int | None = None,
+        slow_callback: float | None = SLOW_CALLBACK,
+        stop_timeout: float = _STOP_TIMEOUT,
+    ) -> None:
         """Start the engine."""
         limit = 2**31 - 1
         processes = 0
@@ -107,8 +171,10 @@ class Engine:
         threads = 0
         if max_threads is not None:
             threads = _validate.integer("max_threads", max_threads, 2, 65536)
+        slow = _validate.optional_seconds("slow_callback", slow_callback, zero=False)
+        seconds = _validate.seconds("stop_timeout", stop_timeout)
         with _lock:
-            start(processes, threads)
+            start(processes, threads, slow, seconds)
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop it; as `tailrace.shutdown`."""
@@ -117,6 +183,19 @@ class Engine:
     def __enter__(self) -> Engine:
         """Nothing more: it runs already."""
         return self
+
+    async def __aenter__(self) -> Engine:
+        """Nothing more: it runs already."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop it, while the event loop goes on."""
+        await ashutdown()
 
     def __exit__(
         self,
@@ -128,21 +207,14 @@ class Engine:
         self.stop()
 
 
-def _at_exit() -> None:
-    # A Ctrl-C that comes meanwhile is raised after the stop: there is nothing left to interrupt.
-    with contextlib.suppress(Exception, KeyboardInterrupt):
-        shutdown()
-
-
-def _after_exit() -> None:
-    _at_exit()
-    _core.engine_close()
-
-
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
     _core.forked()
+
+
+def do_nothing() -> None:
+    """What a worker calls to take an interrupt that came too late for the callback it was for."""
 
 
 def forked_exit() -> NoReturn:
@@ -157,9 +229,10 @@ def install() -> None:
     """Register the hooks for exit and fork. Once, at import.
 
     The threading hooks run before non-daemon threads are joined, last registered first, so the
-    engine stops while everything else still works; atexit is for engines started after that.
+    engine stops while everything else still works; atexit is for engines started after that. The
+    hooks are functions of C, which a Ctrl-C cannot enter.
     """
     _core.fork_watch()
-    threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
-    atexit.register(_after_exit)
+    threading._register_atexit(_core.engine_exit)  # type: ignore[attr-defined]
+    atexit.register(_core.engine_close)
     os.register_at_fork(after_in_child=_after_fork_in_child)

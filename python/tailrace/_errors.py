@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from ._log import short
@@ -91,12 +92,17 @@ class ChildError(EngineError):
 
 
 class BadReturn(EngineError):
-    """A callback returned something it must not; `value` is what."""
+    """A callback returned something it must not: `callback` is which, `value` what."""
 
-    def __init__(self, value: Any) -> None:
-        """Make the error for the value."""
-        super().__init__(f"a callback returned {short(value)}, which is not allowed there")
+    def __init__(self, value: Any, callback: str = "a callback") -> None:
+        """Make the error for the value that `callback`, as "Class.method", returned."""
+        super().__init__(f"{callback} returned {short(value)}, which is not allowed there")
         self.value = value
+        self.callback = callback
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made of."""
+        return type(self), (self.value, self.callback)
 
 
 class QueueError(EngineError):
@@ -104,6 +110,68 @@ class QueueError(EngineError):
 
     The cause, where there is one, is the `sqlite3.Error` or `OSError`.
     """
+
+
+class WorkerDied(EngineError):
+    """An operating-system worker died: killed, crashed, out of memory, or by `os._exit`.
+
+    `exitcode` is its exit status, or the negative number of the signal that killed it, or None if
+    nobody knows; `signal` that signal's name, or None; `pid` its number in the operating system.
+    """
+
+    def __init__(self, pid: int, exitcode: int | None, doing: str = "at its work") -> None:
+        """Make the error for an exit status."""
+        super().__init__(pid, exitcode, doing)
+        self.pid = pid
+        self.exitcode = exitcode
+        self.doing = doing
+
+    @property
+    def signal(self) -> str | None:
+        """The name of the signal that killed it."""
+        if self.exitcode is None or self.exitcode >= 0:
+            return None
+        try:
+            return signal.Signals(-self.exitcode).name
+        except ValueError:  # a real-time signal
+            return f"signal {-self.exitcode}"
+
+    def __str__(self) -> str:
+        """Say how, and what might have been the reason."""
+        if self.exitcode is None:
+            how = "nobody knows how"
+        elif self.signal is None:
+            how = f"exit status {self.exitcode}"
+        else:
+            how = self.signal
+        hint = "; the system may have been out of memory" if self.signal == "SIGKILL" else ""
+        return f"worker {self.pid} (an operating-system process) died {self.doing}: {how}{hint}"
+
+
+class RemoteError(EngineError):
+    """Stands for an exception of a worker's that does not pickle; `kind` is the name of its class.
+
+    Its cause shows the traceback in the worker.
+    """
+
+    def __init__(self, error: BaseException | str, kind: str | None = None) -> None:
+        """Make the error for an exception, or for its text and the name of its class."""
+        if kind is None:
+            kind, error = f"{type(error).__module__}.{type(error).__qualname__}", str(error)
+        super().__init__(error, kind)
+        self.kind = kind
+
+    def __str__(self) -> str:
+        """Say what it stands for."""
+        return f"{self.kind}: {self.args[0]}"
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception that was raised in a worker: the traceback there, as text."""
+
+    def __str__(self) -> str:
+        """Show the text."""
+        return f'\n"""\n{self.args[0]}"""'
 
 
 class ProcessExit(BaseException):
@@ -166,7 +234,8 @@ def make_error(code: str, detail: Any) -> BaseException:
         case "already_registered":
             return AlreadyRegistered(detail)
         case _:
-            return BadReturn(detail)
+            kind, callback, value = detail
+            return BadReturn(value, f"{kind.__qualname__}.{callback}")
 
 
 def _caused(error: EngineError, reason: Any) -> EngineError:

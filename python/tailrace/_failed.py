@@ -11,6 +11,7 @@ from typing import Any
 
 from . import _core
 from ._acknowledge import acknowledge
+from ._companion import Companion
 from ._core import Message
 from ._errors import CallExit
 from ._log import logger
@@ -40,9 +41,10 @@ class Settler:
         name: str,
         dead_letter: Callable[[Message], Any] | None,
         ledger: _core.Ledger,
+        companion: Companion,
     ) -> None:
         self._name = name
-        self._handle_failed = getattr(pipeline, "handle_failed", None)
+        self._handle_failed = companion.plain(getattr(pipeline, "handle_failed", None))
         self._dead_letter = dead_letter
         self._ledger = ledger
 
@@ -55,7 +57,7 @@ class Settler:
     def _call(self, failed: list[Message]) -> list[Message]:
         originals = failed.copy()
         try:
-            returned: list[Message] = self._handle_failed(failed)  # type: ignore[misc]
+            returned: list[Message] = self._handle_failed(failed)
             _core.split(returned)  # raises for anything but a list of messages
         except GOES_ON:
             raise

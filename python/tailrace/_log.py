@@ -25,11 +25,15 @@ def short(value: object) -> str:
 def crash(pid: Pid, what: str, message: Any, cause: Any) -> None:
     """Log the end of a process: who, in which callback, with which message, why.
 
-    Not that one used the engine while it was stopping: everything ends then.
+    Not that one used the engine while it was stopping, or waited for one that was shut down with
+    it: everything ends then.
     """
-    from ._errors import EngineStopped  # which uses this module
+    from ._engine import is_stopping  # which use this module
+    from ._errors import CallExit, EngineStopped
 
     if isinstance(cause, EngineStopped):
+        return
+    if isinstance(cause, CallExit) and cause.reason == "shutdown" and is_stopping():
         return
     traceback = cause if isinstance(cause, BaseException) else None
     about = "" if message is None else f", message {short(message)}"

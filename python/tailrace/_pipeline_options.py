@@ -121,7 +121,9 @@ class Processors(Options):
 
     `concurrency` workers (int >= 1, default twice the usable cores). Each asks for `max_demand`
     messages (int >= 1) and again when no more than `min_demand` (default half of it) are left, so
-    it gets them in chunks of at most max_demand - min_demand.
+    it gets them in chunks of at most max_demand - min_demand. `scheduler` is where `handle_message`
+    and `prepare_messages` run: "core" (the default), "thread", or "process": each worker of the
+    pipeline then has an operating-system process of its own for them, for work that computes.
 
     >>> Processors(concurrency=2, max_demand=20).lower
     10
@@ -130,12 +132,14 @@ class Processors(Options):
     concurrency: int = field(default=2 * len(os.sched_getaffinity(0)))
     max_demand: int = 10
     min_demand: int | None = None
+    scheduler: str | None = None
 
     def check(self, path: str) -> None:
         check.integer(f"{path}concurrency", self.concurrency, 1)
         check.integer(f"{path}max_demand", self.max_demand, 1)
         if self.min_demand is not None:
             check.integer(f"{path}min_demand", self.min_demand, 0, self.max_demand - 1)
+        _check_scheduler(f"{path}scheduler", self.scheduler)
 
     @property
     def lower(self) -> int:
@@ -151,7 +155,8 @@ class Batcher(Options):
     its first message. `batch_size` may be a pair (initial accumulator, splitter): the splitter is
     called with (message, accumulator) and answers ("emit", accumulator) or ("cont", accumulator);
     `max_demand` (int >= 1, default batch_size) is then required. `concurrency` (int >= 1) is the
-    number of batch processors; the batcher itself is one.
+    number of batch processors; the batcher itself is one. `scheduler` is where `handle_batch` runs,
+    as in `Processors`.
 
     >>> Batcher(batch_size=500, batch_timeout=0.2).upper
     500
@@ -161,6 +166,7 @@ class Batcher(Options):
     batch_size: int | tuple[Any, Splitter] = 100
     batch_timeout: float = 1.0
     max_demand: int | None = None
+    scheduler: str | None = None
 
     def check(self, path: str) -> None:
         check.integer(f"{path}concurrency", self.concurrency, 1)
@@ -173,6 +179,7 @@ class Batcher(Options):
             raise ValueError(
                 f"{path}max_demand: expected an int >= 1 because batch_size is a pair, got None"
             )
+        _check_scheduler(f"{path}scheduler", self.scheduler)
 
     @property
     def upper(self) -> int:
@@ -181,6 +188,11 @@ class Batcher(Options):
             return self.max_demand
         assert isinstance(self.batch_size, int)
         return self.batch_size
+
+
+def _check_scheduler(path: str, value: object) -> None:
+    if value is not None:
+        check.one_of(path, value, ("core", "thread", "process", "asyncio"))
 
 
 def _check_batch_size(path: str, value: object) -> None:
@@ -420,7 +432,18 @@ def _check_callbacks(plan: Plan) -> None:
                 raise ValueError(f"{plan.pipeline.__name__}.{name}: required{why}, not defined")
         elif not callable(callback):
             raise check.wrong_type(f"{plan.pipeline.__name__}.{name}", "a function", callback)
-        elif inspect.iscoroutinefunction(callback) or inspect.isasyncgenfunction(callback):
+        elif inspect.isasyncgenfunction(callback):
             raise TypeError(
-                f"{plan.pipeline.__name__}.{name}: expected a function, got one with async def"
+                f"{plan.pipeline.__name__}.{name}: expected no generator, got an async one"
             )
+    _check_async(plan, "processors", plan.processors.scheduler, "handle_message")
+    for key, batcher in plan.batchers.items():
+        _check_async(plan, f"batchers.{key}", batcher.scheduler, "handle_batch")
+
+
+def _check_async(plan: Plan, path: str, scheduler: str | None, name: str) -> None:
+    """An async def runs on the event loop and nothing else does."""
+    is_async = inspect.iscoroutinefunction(getattr(plan.pipeline, name))
+    if scheduler is not None and is_async != (scheduler == "asyncio"):
+        expected = "'asyncio' for an" if is_async else "anything but 'asyncio' without"
+        raise check.wrong_value(f"{path}.scheduler", f"{expected} async def {name}", scheduler)

@@ -85,7 +85,7 @@ class ProducerWorker(Worker, Producer):
         if isinstance(options, Stop) or options is None:
             return options
         if not isinstance(options, StageOptions):
-            raise BadReturn(options)
+            raise BadReturn(options, f"{type(self.source).__qualname__}.init")
         if options.dispatcher is not None:
             raise ValueError(
                 "dispatcher: a pipeline dispatches its producers' events itself, got "
@@ -154,14 +154,15 @@ class ProducerWorker(Worker, Producer):
             return self.release(answer)
         if answer is None or isinstance(answer, Stop | NoReply | Reply) or answer is NOREPLY:
             return self.act(answer)
-        return self.release(drawn(answer, demand + MOST_IN_ADVANCE))
+        return self.release(drawn(answer, demand + MOST_IN_ADVANCE, self.source))
 
     def act(self, answer: Any) -> Any:
         """Translate what another callback answered: actions; a plain value is the server's."""
         if isinstance(answer, Stop):
             return self.stop(answer)
         if isinstance(answer, NoReply | Reply):
-            return copy_action(answer, self.release(drawn(answer.events or [], MOST_IN_ADVANCE)))
+            events = drawn(answer.events or [], MOST_IN_ADVANCE, self.source)
+            return copy_action(answer, self.release(events))
         return answer
 
     def stop(self, stop: Stop) -> Any:
@@ -285,14 +286,14 @@ class ProducerWorker(Worker, Producer):
         return mode
 
 
-def drawn(events: Any, most: int) -> list[Any]:
-    """Make a list of the events of a callback, of no more than `most` of them."""
+def drawn(events: Any, most: int, source: object) -> list[Any]:
+    """Make a list of the events of a callback of `source`, of no more than `most` of them."""
     if isinstance(events, list):
         return events
     try:
         found = list(islice(events, most + 1))
     except TypeError:
-        raise BadReturn(events) from None
+        raise BadReturn(events, f"a callback of {type(source).__qualname__}") from None
     if len(found) > most:
         raise ValueError(f"events: expected at most {most} at a time, got more from {events!r}")
     return found

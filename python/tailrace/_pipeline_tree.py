@@ -20,6 +20,7 @@ All are registered, each as <name>.<its name here>.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from typing import Any
 
 from . import _core
@@ -122,7 +123,10 @@ def children(shared: Shared) -> list[ChildSpec]:
         group(
             shared,
             "ProcessorSupervisor",
-            [worker(shared, base, kind, shared, base) for base in shared.processors()],
+            [
+                worker(shared, base, kind, shared, base, scheduler=plan.processors.scheduler)
+                for base in shared.processors()
+            ],
             strategy="one_for_all",
             max_restarts=0,
         )
@@ -155,11 +159,12 @@ def batchers(shared: Shared) -> ChildSpec:
 def batcher(shared: Shared, key: str) -> ChildSpec:
     """Give one batcher with its batch processors."""
     base = f"Batcher_{key}"
+    scheduler = shared.plan.batchers[key].scheduler
     workers = group(
         shared,
         f"BatchProcessorSupervisor_{key}",
         [
-            worker(shared, each, BatchProcessor, shared, each, key)
+            worker(shared, each, BatchProcessor, shared, each, key, scheduler=scheduler)
             for each in shared.batch_processors(key)
         ],
         strategy="one_for_all",
@@ -180,8 +185,12 @@ def worker(
 ) -> ChildSpec:
     """Give the child spec of a worker, registered under its name."""
     shutdown = overrides.get("shutdown", shared.plan.drain_timeout)
-    start = (kind.start_link, args, {"name": shared.name(base)})
-    return ChildSpec(base, start, shutdown=shutdown)
+    scheduler = overrides.get("scheduler")
+    names = getattr(kind, "user_callbacks", ())
+    if any(inspect.iscoroutinefunction(getattr(shared.instance, name, None)) for name in names):
+        scheduler = scheduler or "asyncio"
+    options = {"name": shared.name(base), "scheduler": scheduler}
+    return ChildSpec(base, (kind.start_link, args, options), shutdown=shutdown)
 
 
 def group(shared: Shared, base: str, specs: list[ChildSpec], **options: Any) -> ChildSpec:

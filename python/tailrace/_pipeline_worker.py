@@ -58,6 +58,12 @@ class Worker:
 
     shared: Shared
     base: str
+    remote: Any = None  # a worker of the operating system's, see _os_pipeline
+
+    @classmethod
+    def _factory(cls, scheduler: str | None) -> Any:
+        """Run here in any case: what runs elsewhere are the pipeline's handlers."""
+        return cls
 
     def begin(self, shared: Shared, base: str) -> None:
         """Prepare; first thing in init."""
@@ -97,6 +103,8 @@ class Worker:
         """Leave behind what `run` raises if too many restarts follow."""
         if isinstance(reason, BaseException):
             self.shared.crash = reason
+        if self.remote is not None:
+            self.remote.end()
 
     def cut(self) -> None:
         """Cancel all consumers."""

@@ -14,7 +14,7 @@ from ._engine import address
 
 _STATUS = ("waiting", "runnable", "running", "exiting")
 _PRIORITY = ("low", "normal", "high", "max")
-_SCHEDULER = ("core", "thread", "thread")
+_SCHEDULER = ("core", "thread", "thread", "process", "asyncio")
 
 
 def receive(
@@ -135,11 +135,27 @@ def process_info(pid: Pid) -> ProcessInfo | None:
 
 
 def processes() -> list[Pid]:
-    """The Pids of all processes, of those that are just ending too. Any thread may call it.
+    """The Pids of all processes, of those that are just ending too. Any thread may call it; it
+    makes no process for the caller.
 
     >>> import tailrace as tr
     >>> tr.self() in tr.processes()
     True
     """
-    _core.self()
-    return list(_pids(lambda pids, size: lib.tr_processes(address(), pids, size)))
+    _core.engine_running()
+    return list(_all())
+
+
+def _all() -> tuple[Pid, ...]:
+    return _pids(lambda pids, size: lib.tr_processes(address(), pids, size))
+
+
+def unended() -> list[str]:
+    """The engine's own processes that have not ended, each with its status, as text for a log."""
+    info = ffi.new("tr_info *")
+    found = []
+    for pid in _all():
+        alive = lib.tr_process_info(address(), _core.pid_number(pid), info) == lib.TR_OK
+        if alive and info.kind != lib.TR_KIND_THREAD_OWN:
+            found.append(f"{pid!r} ({_STATUS[info.status]})")
+    return found

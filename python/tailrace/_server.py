@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Hashable, Iterable
 from typing import Any, ClassVar
 
-from . import _core
+from . import _core, _validate
+from ._asynchronous import started
 from ._child_spec import ChildSpec, Restart, Shutdown
 from ._core import From, Pid
 from ._log import logger, short
+from ._os_server import stand_in
 
 _CALLBACKS = (
     "init",
@@ -25,9 +27,9 @@ _CALLBACKS = (
 class GenServer:
     """A server: derive from it, keep the state on `self`, define the callbacks you need.
 
-    Callbacks of one server never overlap. A callback that raises ends the server with that
-    exception; links, monitors and supervisors act on it. `handle_call`'s plain return is the
-    answer; anything else is said with `NOREPLY`, `Reply`, `NoReply` or `Stop`.
+    Callbacks of one server never overlap; each may be `def` or `async def`. A callback that raises
+    ends the server with that exception; links, monitors and supervisors act on it. `handle_call`'s
+    plain return is the answer; anything else is said with `NOREPLY`, `Reply`, `NoReply` or `Stop`.
 
     >>> import tailrace as tr
     >>> class Counter(tr.GenServer):
@@ -46,12 +48,26 @@ class GenServer:
 
     _callbacks: ClassVar[Iterable[str]] = _CALLBACKS
 
+    _asynchronous: ClassVar[bool] = False
+    """Whether a callback is an async def."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse `async def` callbacks, which would never be awaited."""
+        """Find out whether a callback is an async def."""
         super().__init_subclass__(**kwargs)
-        for name in cls._callbacks:
-            if inspect.iscoroutinefunction(cls.__dict__.get(name)):
-                raise TypeError(f"{cls.__name__}.{name}: expected a plain def, got an async def")
+        cls._asynchronous = any(
+            inspect.iscoroutinefunction(getattr(cls, name, None)) for name in cls._callbacks
+        )
+
+    @classmethod
+    def _choose_scheduler(cls, scheduler: str | None) -> str | None:
+        """Where it runs when nobody says so; and async def callbacks nowhere else."""
+        if not cls._asynchronous:
+            return scheduler
+        if scheduler not in (None, "asyncio"):
+            raise _validate.wrong_value(
+                "scheduler", f"'asyncio', as {cls.__name__} has async def callbacks", scheduler
+            )
+        return "asyncio"
 
     @classmethod
     def start_link(
@@ -69,7 +85,10 @@ class GenServer:
         Args:
             name: a name to register it by, taken before `init` runs.
             timeout: seconds that `init` may take; None is no limit.
-            scheduler: "core" (the default) or "thread", for callbacks that block as a rule.
+            scheduler: "core" (the default); "thread", for callbacks that block as a rule; "asyncio"
+                (the default when a callback is an async def): all its callbacks run on the
+                engine's event loop; or "process", for callbacks that compute: the instance lives
+                in an operating-system process of its own, where all its callbacks run.
             priority: "low", "normal" or "high".
 
         Returns:
@@ -82,7 +101,14 @@ class GenServer:
         Any thread or process may call it.
         """
         pid: Pid = _core.start_server(
-            cls, args, kwargs or None, True, name, timeout, scheduler, priority
+            cls._factory(scheduler),
+            args,
+            kwargs or None,
+            True,
+            name,
+            timeout,
+            cls._choose_scheduler(scheduler),
+            priority,
         )
         return pid
 
@@ -99,9 +125,73 @@ class GenServer:
     ) -> Pid:
         """As `start_link`, without the link."""
         pid: Pid = _core.start_server(
-            cls, args, kwargs or None, False, name, timeout, scheduler, priority
+            cls._factory(scheduler),
+            args,
+            kwargs or None,
+            False,
+            name,
+            timeout,
+            cls._choose_scheduler(scheduler),
+            priority,
         )
         return pid
+
+    @classmethod
+    def _factory(cls, scheduler: str | None) -> Any:
+        """Give what makes the instance."""
+        return stand_in(cls) if scheduler == "process" else cls
+
+    @classmethod
+    async def astart_link(
+        cls,
+        /,
+        *args: Any,
+        name: str | None = None,
+        timeout: float | None = None,
+        scheduler: str | None = None,
+        priority: str = "normal",
+        **kwargs: Any,
+    ) -> Pid:
+        """As `start_link`, awaited by a task of any event loop, which goes on meanwhile.
+
+        When the waiting task is cancelled the server is killed.
+
+        >>> import asyncio
+        >>> import tailrace as tr
+        >>> class Counter(tr.GenServer):
+        ...     async def init(self, start):
+        ...         self.n = start
+        ...     async def handle_call(self, request, caller):
+        ...         return self.n
+        >>> async def main():
+        ...     counter = await Counter.astart_link(3)
+        ...     return await counter.acall("get")
+        >>> asyncio.run(main())
+        3
+        """
+        scheduler = cls._choose_scheduler(scheduler)
+        begun = _core.begin_server(
+            cls._factory(scheduler), args, kwargs or None, True, name, timeout, scheduler, priority
+        )
+        return await started(*begun, True)
+
+    @classmethod
+    async def astart(
+        cls,
+        /,
+        *args: Any,
+        name: str | None = None,
+        timeout: float | None = None,
+        scheduler: str | None = None,
+        priority: str = "normal",
+        **kwargs: Any,
+    ) -> Pid:
+        """As `astart_link`, without the link."""
+        scheduler = cls._choose_scheduler(scheduler)
+        begun = _core.begin_server(
+            cls._factory(scheduler), args, kwargs or None, False, name, timeout, scheduler, priority
+        )
+        return await started(*begun, False)
 
     @classmethod
     def child_spec(

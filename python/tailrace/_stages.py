@@ -1,20 +1,24 @@
 """Stages: producers, consumers and both, which pass events on by demand.
 
 A consumer asks its producers for as many events as it can take; nobody ever sends more. A stage is
-a GenServer, so everything a server can do a stage can do too.
+a GenServer, so everything a server can do a stage can do too. Callbacks that are async def run on
+the engine's event loop, one at a time, while the stage waits on a thread (_companion.py).
 
 What is here runs in the caller of a start, then, by way of the core, inside the stage's process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from . import _core
 from . import _stage_options as options_of
 from . import _validate as check
+from ._asynchronous import started
+from ._companion import Companion
 from ._core import Pid
 from ._errors import ProcessExit
 from ._log import logger, short
@@ -52,6 +56,8 @@ __all__ = [
     "sync_info",
 ]
 
+T = TypeVar("T")
+
 _KINDS: Final = {"Producer": 0, "ProducerConsumer": 1, "Consumer": 2}
 _UNLIMITED: Final = 2**64 - 1  # as the core's buffer size
 
@@ -60,6 +66,7 @@ class _StageBase(GenServer):
     """What all kinds of stages have in common."""
 
     _kind: ClassVar[str]
+    _runs_coroutines: ClassVar[bool] = False  # other than by callbacks of its own
     _callbacks = (
         *_CALLBACKS,
         "handle_demand",
@@ -95,7 +102,9 @@ class _StageBase(GenServer):
 
         Any thread or process may call it.
         """
-        return cls._start(args, kwargs or None, options, True, (name, timeout, scheduler, priority))
+        settings = (name, timeout, cls._choose_scheduler(scheduler), priority)
+        pid: Pid = cls._start(_core.start_stage, args, kwargs or None, options, True, settings)
+        return pid
 
     @classmethod
     def start(
@@ -109,26 +118,66 @@ class _StageBase(GenServer):
         **kwargs: Any,
     ) -> Pid:
         """As `start_link`, without the link."""
-        return cls._start(
-            args, kwargs or None, options, False, (name, timeout, scheduler, priority)
-        )
+        settings = (name, timeout, cls._choose_scheduler(scheduler), priority)
+        pid: Pid = cls._start(_core.start_stage, args, kwargs or None, options, False, settings)
+        return pid
+
+    @classmethod
+    def _choose_scheduler(cls, scheduler: str | None) -> str | None:
+        """Say that only coroutines of a stage run on the event loop."""
+        if scheduler == "asyncio" and not (cls._asynchronous or cls._runs_coroutines):
+            expected = f"anything but 'asyncio', as {cls.__name__} has no async def callbacks"
+            raise check.wrong_value("scheduler", expected, scheduler)
+        return super()._choose_scheduler(scheduler)
+
+    @classmethod
+    async def astart_link(
+        cls,
+        *args: Any,
+        options: StageOptions | None = None,
+        name: str | None = None,
+        timeout: float | None = None,
+        scheduler: str | None = None,
+        priority: str = "normal",
+        **kwargs: Any,
+    ) -> Pid:
+        """As `start_link`, awaited by a task of any event loop, which goes on meanwhile."""
+        settings = (name, timeout, cls._choose_scheduler(scheduler), priority)
+        begun = cls._start(_core.begin_stage, args, kwargs or None, options, True, settings)
+        return await started(*begun, True)
+
+    @classmethod
+    async def astart(
+        cls,
+        *args: Any,
+        options: StageOptions | None = None,
+        name: str | None = None,
+        timeout: float | None = None,
+        scheduler: str | None = None,
+        priority: str = "normal",
+        **kwargs: Any,
+    ) -> Pid:
+        """As `astart_link`, without the link."""
+        settings = (name, timeout, cls._choose_scheduler(scheduler), priority)
+        begun = cls._start(_core.begin_stage, args, kwargs or None, options, False, settings)
+        return await started(*begun, False)
 
     @classmethod
     def _start(
         cls,
+        start: Callable[..., T],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any] | None,
         options: StageOptions | None,
         link: bool,
         settings: tuple[Any, Any, Any, str],
-    ) -> Pid:
+    ) -> T:
         if options is not None:
             check.instance("options", options, StageOptions, "a StageOptions")
         check.instance(f"{cls.__name__}.options", cls.options, StageOptions, "a StageOptions")
         options_of.merge(cls._kind, cls.options, options)
-        make: Any = partial(_make, cls, options)
-        pid: Pid = _core.start_stage(make, args, kwargs, link, *settings)
-        return pid
+        make: Any = partial(_make, cls._factory(settings[2]), options)
+        return start(make, args, kwargs, link, *settings)
 
     def handle_subscribe(self, role: str, options: dict[str, Any], sender: Subscription) -> Any:
         """A subscription begins; `role` is what the peer is, "producer" or "consumer".
@@ -230,9 +279,14 @@ class ProducerConsumer(_StageBase):
 # The start, inside the stage's process
 
 
-def _make(cls: type[_StageBase], options: StageOptions | None) -> _StageBase:
-    instance = cls()
+def _make(factory: Any, options: StageOptions | None) -> _StageBase:
+    instance: _StageBase = factory()
     instance.__dict__["_start_options"] = options
+    if instance._asynchronous:
+        companion = Companion()
+        for name in instance._callbacks:
+            if inspect.iscoroutinefunction(callback := getattr(instance, name, None)):
+                instance.__dict__[name] = companion.plain(callback)
     return instance
 
 

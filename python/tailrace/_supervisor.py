@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Hashable, Iterable
 from typing import Any, Literal, TypeAlias, cast
 
-from . import _core
+from . import _asynchronous, _core
 from . import _validate as check
 from ._child_spec import ChildSpec, Restart, Shutdown, resolve, resolve_all
 from ._core import Pid
@@ -95,6 +95,22 @@ class Supervisor:
         options = Options(strategy, max_restarts, max_seconds, auto_shutdown)
         specs = options.check_children(resolve_all(children))
         return cls(SupervisorServer.start_link(specs, options, name=name))
+
+    @classmethod
+    async def astart_link(
+        cls,
+        children: Iterable[Any] = (),
+        strategy: Strategy = "one_for_one",
+        *,
+        max_restarts: int = 3,
+        max_seconds: float = 5.0,
+        auto_shutdown: AutoShutdown = "never",
+        name: str | None = None,
+    ) -> Supervisor:
+        """As `start_link`, awaited by a task of any event loop, which goes on meanwhile."""
+        options = Options(strategy, max_restarts, max_seconds, auto_shutdown)
+        specs = options.check_children(resolve_all(children))
+        return cls(await SupervisorServer.astart_link(specs, options, name=name))
 
     @classmethod
     def child_spec(
@@ -185,6 +201,19 @@ class Supervisor:
         """Stop it, unless it has ended."""
         with contextlib.suppress(NoProcess):
             self.stop()
+
+    async def astop(self, reason: Any = "normal", timeout: float | None = None) -> None:
+        """As `stop`, awaited by a task of any event loop."""
+        await _asynchronous.astop(self._pid, reason, timeout)
+
+    async def __aenter__(self) -> Supervisor:
+        """Leave the block, and it is stopped."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop it, unless it has ended."""
+        with contextlib.suppress(NoProcess):
+            await self.astop()
 
     def __eq__(self, other: object) -> bool:
         """Handles of one supervisor are equal."""

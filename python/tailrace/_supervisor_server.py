@@ -20,7 +20,7 @@ from ._actions import IGNORE, NOREPLY, Exit, Reply, Stop
 from ._child_spec import ChildSpec, Shutdown
 from ._control import ffi, lib
 from ._core import From, Pid
-from ._engine import address
+from ._engine import address, is_stopping
 from ._errors import (
     ChildError,
     EngineError,
@@ -163,7 +163,7 @@ class SupervisorServer(GenServer):
         """Try a start again; other requests are logged and dropped."""
         if not isinstance(request, _Retry):
             return super().handle_info(request)
-        if _engine_stops():
+        if is_stopping():
             return Stop("shutdown")
         _ok(lib.tr_supervisor_retry(self.table, request.child, _now()))
         return self.go_on()
@@ -196,7 +196,7 @@ class SupervisorServer(GenServer):
         _ok(code)
         child = self.children[number[0]]
         child.pid = None
-        if _engine_stops():
+        if is_stopping():
             return Stop("shutdown")
         if not _is_clean(reason):
             again = "not restarted" if child.spec.restart == "temporary" else "to be restarted"
@@ -383,7 +383,7 @@ class SupervisorServer(GenServer):
     ) -> None:
         """Log something about a child; its own crash was logged where it happened. What happens
         because the engine ends all processes is no news."""
-        if _engine_stops():
+        if is_stopping():
             return
         logger.log(
             level,
@@ -422,11 +422,6 @@ def _ok(code: int) -> None:
 
 def _now() -> int:
     return cast(int, lib.tr_now(address()))
-
-
-def _engine_stops() -> bool:
-    """Whether the engine is ending all processes; then nothing is restarted."""
-    return bool(lib.tr_engine_stopping(address()))
 
 
 def _is_clean(reason: object) -> bool:

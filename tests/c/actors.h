@@ -60,6 +60,7 @@ typedef struct actor actor;
 struct actor {
     void (*handle)(tr_process *self, actor *me, tr_message *message);
     void (*run)(tr_process *self, actor *me);
+    int (*step)(tr_process *self, actor *me, uint64_t *deadline);
     void *data;
     tr_pid peer;
     int64_t number;
@@ -71,6 +72,10 @@ static void actor_handle(tr_process *self, void *state, tr_message *message) {
 
 static void actor_run(tr_process *self, void *state) { ((actor *)state)->run(self, state); }
 
+static int actor_step(tr_process *self, void *state, uint64_t *deadline) {
+    return ((actor *)state)->step(self, state, deadline);
+}
+
 static void actor_release(void *state) {
     atomic_fetch_sub(&live_actors, 1);
     free(state);
@@ -80,6 +85,8 @@ UNUSED static const tr_behaviour handling = {
     .name = "actor", .handle = actor_handle, .release = actor_release};
 UNUSED static const tr_behaviour running = {
     .name = "runner", .run = actor_run, .release = actor_release};
+UNUSED static const tr_behaviour stepping = {
+    .name = "stepper", .step = actor_step, .release = actor_release};
 
 /* Spawn with these options; `model` is copied. */
 UNUSED static int spawn(tr_engine *engine, const tr_spawn_options *options, const actor *model,
@@ -88,7 +95,10 @@ UNUSED static int spawn(tr_engine *engine, const tr_spawn_options *options, cons
     CHECK(state != NULL);
     *state = *model;
     atomic_fetch_add(&live_actors, 1);
-    return tr_spawn(engine, options, model->run != NULL ? &running : &handling, state, pid, ref);
+    const tr_behaviour *behaviour = model->run != NULL    ? &running
+                                    : model->step != NULL ? &stepping
+                                                          : &handling;
+    return tr_spawn(engine, options, behaviour, state, pid, ref);
 }
 
 /* A process on the core. */

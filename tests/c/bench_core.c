@@ -3,7 +3,8 @@
  *   make -C csrc bench
  *
  * Best of five, in nanoseconds per operation. "attached" is the way under an interpreter lock (with
- * hand-off, one core worker, the caller holds the lock), which here costs nothing; "free" is without. */
+ * hand-off, one core worker, the caller holds the lock), which here costs nothing; "free" is without.
+ * The second table is of 1, 2 and 8 workers without an interpreter lock, all busy at once. */
 #include <malloc.h>
 
 #include "actors.h"
@@ -29,7 +30,7 @@ static void keep(void *context, tr_term term) { (void)context, (void)term; }
 
 static void wait_for_done(bool locked) {
     if (locked) detach(NULL, NULL);
-    while (!atomic_load(&done)) sched_yield();
+    while (!atomic_load(&done)) pause_a_little();
     if (locked) attach(NULL, NULL);
     atomic_store(&done, false);
 }
@@ -170,11 +171,82 @@ static uint64_t timer_and_cancel(bool locked) {
     return TIMERS;
 }
 
+/* ---- Many at once, on several workers -----------------------------------------------------------*/
+
+/* Pairs that play ping-pong. The state is the other one's pid. */
+enum { PAIRS = 16, BOUNCES = 40000 };
+
+static void bounce_on(tr_process *self, void *state, tr_message *message) {
+    if (message->number > 0) {
+        bounce(self, state, message);
+    } else if (atomic_fetch_sub(&handled, 1) == 1) {
+        atomic_store(&done, true);
+    }
+}
+
+static const tr_behaviour bouncing_on = {.handle = bounce_on};
+
+static uint64_t many_pairs(bool locked) {
+    static tr_pid pairs[PAIRS][2];
+    atomic_store(&handled, PAIRS);
+    for (int i = 0; i < PAIRS; i++) {
+        pairs[i][0] = spawn_it(&bouncing_on, &pairs[i][1]);
+        pairs[i][1] = spawn_it(&bouncing_on, &pairs[i][0]);
+    }
+    for (int i = 0; i < PAIRS; i++) {
+        tr_message *first = tr_message_new(TR_MESSAGE_USER);
+        first->number = BOUNCES;
+        tr_send_message(engine, pairs[i][0], first);
+    }
+    wait_for_done(locked);
+    for (int i = 0; i < 2 * PAIRS; i++)
+        tr_exit(engine, 0, pairs[i / 2][i % 2], tr_reason_constant(TR_KILL));
+    return PAIRS * (uint64_t)BOUNCES;
+}
+
+/* A millisecond of work, on this thread's own clock so that a busy machine does not shorten it. */
+static uint64_t thread_time(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
+}
+
+static void work_a_millisecond(tr_process *self, void *state, tr_message *message) {
+    uint64_t begin = thread_time();
+    while (thread_time() - begin < MS) continue;
+    end_at_once(self, state, message);
+}
+
+static const tr_behaviour working = {.handle = work_a_millisecond};
+
+enum { TASKS = 100 };
+
+static void start_tasks(tr_process *self, void *state, tr_message *message) {
+    (void)self, (void)state, (void)message;
+    for (int i = 0; i < TASKS; i++) {
+        tr_pid pid;
+        tr_spawn_options options = {.first = tr_message_new(TR_MESSAGE_TERM)};
+        CHECK_EQ(tr_spawn(engine, &options, &working, NULL, &pid, NULL), TR_OK);
+    }
+    tr_exit_self(self, tr_reason_constant(TR_NORMAL));
+}
+
+static const tr_behaviour spawner = {.handle = start_tasks};
+
+static uint64_t tasks_of_one_spawner(bool locked) {
+    atomic_store(&handled, TASKS);
+    tr_send(engine, spawn_it(&spawner, NULL), TR_MESSAGE_TERM, NULL);
+    wait_for_done(locked);
+    return TASKS;
+}
+
 /* ---- Measuring ----------------------------------------------------------------------------------*/
+
+static uint32_t workers = 1;
 
 static uint64_t once(uint64_t (*work)(bool), bool locked) {
     tr_host host = {.release = keep};
-    tr_options options = {.parallel = 1};
+    tr_options options = {.parallel = workers};
     if (locked) {
         host.attach = attach;
         host.detach = detach;
@@ -207,6 +279,17 @@ static void row(const char *name, uint64_t (*work)(bool)) {
            (unsigned long long)best(work, false));
 }
 
+static void parallel_row(const char *name, uint64_t (*work)(bool)) {
+    static const uint32_t counts[] = {1, 2, 8};
+    printf("%-26s", name);
+    for (int i = 0; i < 3; i++) {
+        workers = counts[i];
+        printf(" %8llu", (unsigned long long)best(work, false));
+    }
+    workers = 1;
+    printf("\n");
+}
+
 static void bytes_per_idle_process(void) {
     enum { PROCESSES = 100 * 1024 };
     engine = tr_engine_new(&(tr_options){0}, &(tr_host){.release = keep});
@@ -235,5 +318,11 @@ int main(void) {
     row("monitor and demonitor", monitor_and_demonitor);
     row("timer and cancel", timer_and_cancel);
     bytes_per_idle_process();
+    printf("\n%-26s %8u %8u %8u\n", "ns, by workers", 1, 2, 8);
+    parallel_row("ping-pong, one pair", ping_pong);
+    parallel_row("ping-pong, 16 pairs", many_pairs);
+    parallel_row("send from outside", send_and_handle);
+    parallel_row("spawn from outside", spawn_and_exit);
+    parallel_row("1 ms task of one spawner", tasks_of_one_spawner);
     return 0;
 }

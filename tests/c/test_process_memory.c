@@ -183,9 +183,33 @@ static void an_exit_needs_no_memory(void) {
     engine_end(engine);
 }
 
+/* On the worker's thread: lets the allocation of its alarm fail, after which it is stepped again. */
+static int nap(tr_process *self, actor *me, uint64_t *deadline) {
+    uint64_t *until = me->data;
+    if (failed) me->number++;
+    if (tr_now(engine) >= *until) {
+        tell(engine, me->peer, me->number);
+        tr_exit_self(self, tr_reason_constant(TR_NORMAL));
+        return TR_STEP_AGAIN;
+    }
+    if (me->number == 0) arm(1);
+    *deadline = *until;
+    return TR_STEP_DEADLINE;
+}
+
+static void without_memory_for_its_alarm_a_process_looks_itself(void) {
+    engine = engine_new();
+    uint64_t until = in(5 * MS);
+    start(engine, &(actor){.step = nap, .data = &until, .peer = here(engine)});
+    CHECK(take_number(engine, TR_MESSAGE_TERM) > 0);
+    CHECK(tr_now(engine) >= until);
+    engine_end(engine);
+}
+
 int main(void) {
     TEST(every_allocation_may_fail);
     TEST(an_exit_needs_no_memory);
+    TEST(without_memory_for_its_alarm_a_process_looks_itself);
     return check_report();
 }
 

@@ -286,7 +286,8 @@ static void ask_the_server(tr_process *self, actor *me) {
     atomic_fetch_add(&count, 1);
 }
 
-/* However few threads there are, the core gets one: else the callers would wait for ever. */
+/* However few threads there are, the core gets one: else the callers would wait for ever. Those that
+ * wait in the engine do not count for the limit, but there is one for them, too. */
 static void the_pool_leaves_a_thread_for_the_core(void) {
     for (uint32_t threads = 2; threads < 6; threads++) {
         enum { CALLERS = 100 };
@@ -296,7 +297,7 @@ static void the_pool_leaves_a_thread_for_the_core(void) {
         for (int i = 0; i < CALLERS; i++)
             start_thread(engine, &(actor){.run = ask_the_server, .peer = server});
         EVENTUALLY(atomic_load(&count) == CALLERS);
-        CHECK(counters().threads <= threads);
+        CHECK(counters().threads <= threads * TRI_THREADS_IN_ALL);
         engine_end(engine);
     }
 }

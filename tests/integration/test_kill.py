@@ -6,8 +6,10 @@ whatever it returns is dropped; the next process on the same worker never notice
 
 import collections
 import contextlib
+import functools
 import operator
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -270,19 +272,23 @@ def test_what_a_killed_callback_returns_is_dropped() -> None:
 
 
 def test_links_monitors_and_names_hear_of_a_kill_while_the_code_still_runs() -> None:
-    go = threading.Event()
-    pid, ref = running(go.wait, "thread", name="stuck")
-    tr.trap_exit()
-    tr.link(pid)
-    tr.exit(pid, "kill")
-    assert {tr.receive(timeout=LIMIT), tr.receive(timeout=LIMIT)} == {
-        tr.Down(ref, pid, "killed"),
-        tr.Exit(pid, "killed"),
-    }
-    assert tr.whereis("stuck") is None
-    replacement = tr.spawn(go.wait, name="stuck")
-    assert tr.whereis("stuck") == replacement
-    assert pid in tr.processes()
+    """The code is all C from when it says that it runs to its wait: no kill gets in between."""
+    entered, gate, go = threading.Lock(), threading.Lock(), threading.Event()
+    with entered, gate:
+        stuck = functools.partial(any, map(operator.call, [entered.release, gate.acquire]))
+        pid, ref = tr.spawn_monitor(stuck, name="stuck")
+        assert entered.acquire(timeout=LIMIT)
+        tr.trap_exit()
+        tr.link(pid)
+        tr.exit(pid, "kill")
+        assert {tr.receive(timeout=LIMIT), tr.receive(timeout=LIMIT)} == {
+            tr.Down(ref, pid, "killed"),
+            tr.Exit(pid, "killed"),
+        }
+        assert tr.whereis("stuck") is None
+        replacement = tr.spawn(go.wait, name="stuck")
+        assert tr.whereis("stuck") == replacement
+        assert pid in tr.processes()
     go.set()
     tr.receive(tr.monitor(replacement), timeout=LIMIT)
 
@@ -435,3 +441,21 @@ def test_context_managers_of_a_killed_process_are_left(scheduler: str) -> None:
         assert_killed(pid, ref)
         assert lock.acquire(timeout=LIMIT)
         lock.release()
+
+
+@pytest.mark.parametrize("victim", [spin, functools.partial(time.sleep, 0.2)])
+def test_o43_a_kill_leaves_nothing_set_that_other_threads_run_into(
+    victim: Callable[[], object], scheduler: str
+) -> None:
+    """A request to look for an interrupt that stays set slows all code and stops traced code."""
+    pid, ref = running(victim, scheduler)
+    pid.exit("kill")
+    assert_killed(pid, ref)
+    ran = threading.Event()
+
+    def run_traced() -> None:
+        sys.settrace(lambda *_: None)
+        ran.set()
+
+    threading.Thread(target=run_traced, daemon=True).start()
+    assert ran.wait(LIMIT)

@@ -109,7 +109,7 @@ def test_threads_put_and_take_each_item_once(tmp_path: Path) -> None:
                 queue.put_many([i + 1])
 
         def take() -> None:
-            while sum(taken.values()) < 400:
+            while sum(taken.copy().values()) < 400:
                 items = queue._lease(5)
                 queue._acknowledge(items, [])
                 with lock:

@@ -46,6 +46,7 @@ def test_demo_takes_folder_chaos_and_work(calls: list[tuple[Any, ...]], tmp_path
         (["demo", "--speed"], "unrecognized arguments: --speed"),
         (["demo", "/no/such/folder"], "FOLDER: '/no/such/folder' is no folder"),
         (["demo", __file__], "is no folder"),
+        (["doctor", "--xml"], "unrecognized arguments: --xml"),
         (["demo", "--work"], "--work: expected one argument"),
     ],
 )
@@ -66,7 +67,7 @@ def test_help_names_every_command_and_no_other(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0
-    assert "{demo}" in capsys.readouterr().out
+    assert "{demo,doctor}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

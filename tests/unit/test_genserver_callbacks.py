@@ -2,6 +2,7 @@
 
 import contextvars
 import logging
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -188,6 +189,12 @@ def test_o123_a_plain_return_is_a_bad_return(value: object, how: str) -> None:
     reason = end_of(server, action[how])
     assert type(reason) is tr.BadReturn
     assert reason.value is value
+    name = {"cast": "handle_cast", "send": "handle_info"}.get(how, f"handle_{how}")
+    assert reason.callback.endswith(f".Nonsense.{name}")
+    assert str(reason).startswith(f"{reason.callback} returned {value!r}")
+    copy = pickle.loads(pickle.dumps(tr.BadReturn(1, "C.f")))
+    assert (copy.value, copy.callback, str(copy)) == (
+        1, "C.f", "C.f returned 1, which is not allowed there")
 
 
 @pytest.mark.parametrize("value", [tr.Reply(1, events=[1]), tr.NoReply(events=[1])], ids=repr)
@@ -356,17 +363,24 @@ def test_o125_handle_timeout_may_ask_for_another() -> None:
 
 @pytest.mark.parametrize("how", ["send", "cast", "call", "down"])
 def test_o125_any_message_cancels_a_timeout(how: str) -> None:
+    """The message is in the mailbox when the timeout begins, so it comes first on any machine."""
+
+    def arm(self: Any) -> Any:
+        me = tr.self()
+        if how == "send":
+            me.send("message")
+        elif how == "cast":
+            me.cast(lambda self: None)
+        elif how == "call":
+            tr.spawn(me.call, lambda self: None)
+            eventually(lambda: me.info().message_queue_len)
+        else:
+            tr.monitor("nobody")
+        return tr.Reply(None, timeout=0.02)
+
     server = Server.start()
     for _ in range(20):
-        server.call(lambda self: tr.Reply(None, timeout=0.02))
-        if how == "send":
-            server.send("message")
-        elif how == "cast":
-            server.cast(lambda self: None)
-        elif how == "call":
-            server.call(lambda self: None)
-        else:
-            server.call(lambda self: tr.monitor("nobody") and None)
+        server.call(arm)
     tr.sleep(0.05)
     assert "timeout" not in seen(server)
 

@@ -196,7 +196,7 @@ def test_o134_the_parents_signal_keeps_its_place_in_the_mailbox() -> None:
     go.set()
     assert tr.receive(timeout=LIMIT) == ("info", "before")
     assert_terminated(server, ref, "shutdown")
-    assert tr.receive(timeout=0) == tr.Exit(server, "shutdown")
+    assert tr.receive(timeout=LIMIT) == tr.Exit(server, "shutdown")
     assert tr.receive(timeout=0, default="none") == "none"
 
 

@@ -38,7 +38,10 @@ def test_o121_answers_and_failures_are_told_apart_in_the_order_given() -> None:
 
 def test_o121_late_servers_are_bad_and_late_answers_reach_nobody() -> None:
     silent, quick = Server.start("silent"), Server.start()
-    replies, bad = tr.multi_call([silent, quick], "x", timeout=0.5)
+    for limit in (0.1, 1.0, 10.0):  # seconds: the first is enough unless the machine is busy
+        replies, bad = tr.multi_call([silent, quick], "x", timeout=limit)
+        if replies:
+            break
     assert replies == [(quick, ("echo", "x"))]
     assert bad == [silent]
     assert tr.receive(timeout=0, default=None) is None

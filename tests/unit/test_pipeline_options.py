@@ -179,12 +179,12 @@ def test_missing_callbacks_are_refused_at_start():
         NoBatch.start_link(batchers={"b": tr.Batcher()})
 
 
-def test_async_handlers_are_refused_at_start():
+def test_async_generators_are_refused_at_start():
     class Async(Good):
         async def handle_message(self, message):
-            return message
+            yield message
 
-    with pytest.raises(TypeError, match="handle_message: expected a function, got one with async"):
+    with pytest.raises(TypeError, match="handle_message: expected no generator"):
         Async.start_link()
 
 

@@ -208,12 +208,6 @@ def test_a_stage_without_its_callback_does_not_start() -> None:
 
     with pytest.raises(tr.StartError, match="handle_events: a Consumer must define it"):
         Empty.start()
-    with pytest.raises(TypeError, match="expected a plain def"):
-        type("Async", (tr.Producer,), {"handle_demand": _coroutine})
-
-
-async def _coroutine(self: Any, demand: int) -> Any:
-    return []
 
 
 def test_demand_dispatcher_options() -> None:
@@ -305,6 +299,7 @@ def test_the_producing_end_is_never_manual() -> None:
     reason = watch.reason()
     assert isinstance(reason, tr.BadReturn)
     assert reason.value == "manual"
+    assert reason.callback.endswith("Manual.handle_subscribe")
     assert consumer.alive
     consumer.stop()
 

@@ -1,0 +1,153 @@
+/* handoff.c: how the core goes on when its worker does not: the standby, waits inside callbacks, and places taken
+ * back. See scheduler.h for the idea, worker.h for who calls it. */
+#include "engine.h"
+#include "roles.h"
+#include "worker.h"
+
+void tri_scheduler_watch(tri_scheduler *s, tri_glimpse *glimpse) {
+    tri_worker *active, *admitted;
+    pthread_mutex_lock(&s->lock);
+    active = s->active;
+    admitted = s->turnstile.admitted;
+    uint64_t serial = active == NULL ? 0 : atomic_load(&active->serial);
+    bool same = active == glimpse->worker && serial == glimpse->serial;
+    *glimpse = (tri_glimpse){.worker = active,
+                             .serial = serial,
+                             .time = tri_clock_monotonic(),
+                             .cpu = active == NULL ? 0 : tri_turnstile_clock(active),
+                             .arrivals = s->turnstile.arrivals,
+                             .admitted = admitted,
+                             .admitted_cpu = admitted == NULL ? 0 : tri_turnstile_clock(admitted),
+                             .doubted = same && glimpse->doubted};
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Whether a thread from the turnstile may have taken the lock from the core by force meanwhile. */
+static bool interfered(tri_scheduler *s, const tri_glimpse *before) {
+    const tri_turnstile *t = &s->turnstile;
+    if (t->arrivals != before->arrivals || t->admitted != before->admitted) return true;
+    return t->admitted != NULL &&
+           tri_turnstile_clock(t->admitted) - before->admitted_cpu > TRI_TURN / 4;
+}
+
+/* Whether the core's worker sits in a callback that gave the interpreter lock away, or that is old. */
+static bool is_stuck(tri_scheduler *s, tri_glimpse *before, uint64_t now) {
+    uint64_t serial = atomic_load(&s->active->serial);
+    if ((serial & 1) == 0) return false;
+    bool same = s->active == before->worker && serial == before->serial;
+    uint64_t interval = atomic_load_explicit(&s->switch_interval, memory_order_relaxed) / 10 * 8;
+    bool forced = now - before->time >= interval;
+    if (!interfered(s, before)) return same || !forced;
+    /* It may merely have lost the lock in the middle of its callback. */
+    if (!same) return false;
+    if (before->doubted || tri_turnstile_clock(s->active) - before->cpu >= TRI_TURN) return true;
+    before->doubted = true;
+    return false;
+}
+
+/* Whether the core's worker, which got its role while it slept, is not attached yet: the standby is,
+ * and the other is in no callback that could have given the lock away. They change roles, or the standby
+ * would attach and detach without a pause, in the way of the one that wakes. */
+static bool is_waking(tri_scheduler *s) {
+    return s->active != NULL && (atomic_load(&s->active->serial) & 1) == 0;
+}
+
+int tri_scheduler_stand_by(tri_scheduler *s, tri_worker *worker, tri_glimpse *before) {
+    int decision = TRI_STANDBY_AGAIN;
+    tri_worker *next = NULL;
+    uint64_t now = tri_clock_monotonic();
+    pthread_mutex_lock(&s->lock);
+    if (is_waking(s)) {
+        tri_leave_core(s, s->active, TRI_ROLE_STANDBY);
+        tri_take_core(s, worker);
+        pthread_mutex_unlock(&s->lock);
+        return TRI_STANDBY_TAKE;
+    }
+    if (s->active != NULL && is_stuck(s, before, now)) {
+        tri_worker *stuck = s->active;
+        tri_leave_core(s, stuck, TRI_ROLE_DETACHED);
+        if (tri_turnstile_clock(stuck) - before->cpu >= TRI_TURN / 2 && before->worker == stuck)
+            tri_turnstile_want(s, stuck); /* it computes: the core shall not have to find out */
+        s->handoffs++;
+        s->standby_until = s->handoffs_until = now + TRI_STANDBY_STAYS;
+    }
+    if (s->core_count == 0 && s->core.length > 0 && !s->ending) {
+        s->standby = false;
+        tri_take_core(s, worker);
+        next = tri_want_standby(s);
+        decision = TRI_STANDBY_TAKE;
+    } else if (s->core_count == 0 || now > s->standby_until || s->ending) {
+        s->standby = false;
+        tri_retire(s, worker);
+        decision = TRI_STANDBY_RETIRE;
+    }
+    pthread_mutex_unlock(&s->lock);
+    tri_start_role(s, next);
+    return decision;
+}
+
+void tri_scheduler_before_wait(tr_process *self) {
+    tri_worker *worker = atomic_load(&self->worker);
+    tri_worker *next = NULL;
+    if (worker == NULL) return;
+    tri_scheduler *s = &self->engine->scheduler;
+    pthread_mutex_lock(&s->lock);
+    atomic_store(&worker->waiting, true);
+    worker->slow.waits++;
+    s->waiting_count++;
+    if (atomic_load(&worker->role) == TRI_ROLE_CORE) {
+        tri_leave_core(s, worker, TRI_ROLE_DETACHED);
+        next = tri_want_core(s);
+        if (next != NULL) {
+            s->handoffs++;
+            if (!tri_has_places(s)) tri_load_handed_off(&s->load);
+        }
+    } else {
+        next = tri_want_searcher(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+    tri_start_role(s, next);
+}
+
+void tri_scheduler_after_wait(tr_process *self) {
+    tri_worker *worker = atomic_load(&self->worker);
+    if (worker == NULL) return;
+    tri_scheduler *s = &self->engine->scheduler;
+    pthread_mutex_lock(&s->lock);
+    atomic_store(&worker->waiting, false);
+    s->waiting_count--;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static bool is_stuck_since_tick(tri_worker *worker) {
+    uint64_t serial = atomic_load(&worker->serial);
+    return (serial & 1) != 0 && serial == worker->seen_serial;
+}
+
+/* Whether processes wait for which no worker comes by itself, for want of threads when they were queued, or
+ * behind a long callback. The one that a worker keeps to run next is not among them. */
+bool tri_is_overlooked(tri_scheduler *s) {
+    if (!tri_has_places(s) || s->core.length > 0) return true;
+    for (uint32_t i = 0; i < s->places.count; i++) {
+        tri_place *place = &s->places.all[i];
+        uint64_t length = atomic_load(&place->length);
+        if (length > 1) return true;
+        if (length == 1 && (place->holder == NULL || is_stuck_since_tick(place->holder))) return true;
+    }
+    return false;
+}
+
+/* Without an interpreter lock: who sits in one callback for a whole tick, while others wait, no place is free
+ * and no thief on its way, gives its place up. */
+void tri_retake(tri_scheduler *s, bool overlooked) {
+    bool help = s->core_count < s->engine->options.parallel || atomic_load(&s->places.thief);
+    uint64_t wanted = help || !overlooked ? 0 : tri_core_waiting(s);
+    for (tri_worker *worker = atomic_load(&s->workers); worker != NULL; worker = worker->next) {
+        bool stuck = is_stuck_since_tick(worker);
+        worker->seen_serial = atomic_load(&worker->serial);
+        if (wanted == 0 || !stuck || atomic_load(&worker->role) != TRI_ROLE_CORE) continue;
+        tri_leave_core(s, worker, TRI_ROLE_DETACHED);
+        s->handoffs++;
+        wanted--;
+    }
+}

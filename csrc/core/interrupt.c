@@ -1,0 +1,118 @@
+/* interrupt.c: how the code of a killed process is made to unwind.
+ *
+ * `target` of a worker is the process whose callback it is in, with BUSY while somebody sends an interrupt
+ * to it and MARKED after. Only the worker sets and clears the process; whoever wants to interrupt it
+ * moves process -> process|BUSY -> process|MARKED, so that an interrupt meant for one process can
+ * not hit the next: the worker waits for BUSY to pass (a few instructions) and takes back what was
+ * MARKED and did not arrive. None is missed: the ender sets DEAD and then looks at the target, the worker
+ * sets the target and then looks at DEAD. A process that was ended while its worker ran an inner one
+ * (tr_spawn with enter) is interrupted when the inner one is left. Interrupts are sent by attached
+ * threads; while the engine stops, which is done by a detached one, it only marks, and the ticker, which
+ * sends all again every few milliseconds, attaches itself. */
+#include "engine.h"
+#include "worker.h"
+
+enum { BUSY = 1, MARKED = 2 };
+#define INTERRUPT_AFTER_CPU UINT64_C(5000000) /* ns that the victim's thread computed */
+#define INTERRUPT_AFTER UINT64_C(50000000)
+
+static void set_target(tri_worker *worker, tr_process *process) {
+    tr_engine *engine = worker->thread.engine;
+    uintptr_t old = atomic_load(&worker->target);
+    for (;;) {
+        if (old & BUSY)
+            old = atomic_load(&worker->target);
+        else if (atomic_compare_exchange_weak(&worker->target, &old, (uintptr_t)process))
+            break;
+    }
+    if ((old & MARKED) == 0) return;
+    atomic_fetch_sub(&engine->scheduler.marked, 1);
+    if (engine->host.interrupt_clear != NULL)
+        engine->host.interrupt_clear(engine->host.context, worker->host);
+}
+
+void tri_scheduler_enter(tr_process *process) {
+    tri_worker *worker = atomic_load(&process->worker);
+    if (worker != NULL) set_target(worker, process);
+}
+
+static void send_interrupt(tr_engine *engine, tri_worker *worker, uintptr_t from, bool attached) {
+    uintptr_t process = from & ~(uintptr_t)(BUSY | MARKED);
+    if (!atomic_compare_exchange_strong(&worker->target, &from, process | BUSY)) return;
+    if ((from & MARKED) == 0) atomic_fetch_add(&engine->scheduler.marked, 1);
+    if (attached) engine->host.interrupt(engine->host.context, worker->host);
+    atomic_store(&worker->target, process | MARKED);
+}
+
+void tri_scheduler_leave(tr_process *process, tr_process *outer) {
+    tr_engine *engine = process->engine;
+    tri_worker *worker = atomic_load(&process->worker);
+    if (worker == NULL) return;
+    set_target(worker, outer);
+    if (outer != NULL && tri_is_dead(outer) && engine->host.interrupt != NULL)
+        send_interrupt(engine, worker, (uintptr_t)outer, true);
+}
+
+void tri_scheduler_interrupt(tr_process *dead) {
+    tr_engine *engine = dead->engine;
+    tri_worker *worker = atomic_load(&dead->worker);
+    if (worker == NULL || engine->host.interrupt == NULL) return;
+    tri_thread *here = tri_thread_here_or_null(engine);
+    if (here != NULL && here->worker == worker) return; /* it is us: we return by ourselves */
+    /* On the event loop only what goes on for a while is interrupted, by the ticker: a step that ends by
+     * itself is rather not torn out of the event loop's own code. */
+    bool now = !atomic_load(&engine->stopping) && atomic_load(&worker->role) != TRI_ROLE_LOOP;
+    send_interrupt(engine, worker, (uintptr_t)dead, now);
+    tri_turnstile_release(&engine->scheduler, worker);
+    tri_ticker_poke(&engine->ticker);
+}
+
+void tri_scheduler_mark(tr_process *dead) {
+    tr_engine *engine = dead->engine;
+    if (engine->host.interrupt == NULL) return;
+    send_interrupt(engine, atomic_load(&dead->worker), (uintptr_t)dead, false);
+    tri_ticker_poke(&engine->ticker);
+}
+
+/* Whether what was interrupted has had the time to unwind, cleanup and all: on a busy machine its thread
+ * hardly runs, and each interrupt more would break its cleanup off. */
+static bool had_its_time(tri_worker *worker, uintptr_t target, uint64_t now) {
+    uint64_t cpu = tri_turnstile_clock(worker);
+    bool known = worker->interrupted == target;
+    if (known && cpu - worker->interrupted_cpu < INTERRUPT_AFTER_CPU &&
+        now - worker->interrupted_at < INTERRUPT_AFTER)
+        return false;
+    worker->interrupted = target;
+    worker->interrupted_cpu = cpu;
+    worker->interrupted_at = now;
+    return known || atomic_load(&worker->thread.engine->stopping); /* which only marks */
+}
+
+void tri_scheduler_interrupt_again(tri_scheduler *s) {
+    uint64_t now = tri_clock_monotonic();
+    tri_worker *worker = atomic_load(&s->workers);
+    for (; worker != NULL; worker = worker->next) {
+        uintptr_t target = atomic_load(&worker->target);
+        if ((target & MARKED) == 0 || (target & BUSY) != 0) continue;
+        tri_turnstile_release(s, worker);
+        if (had_its_time(worker, target, now)) send_interrupt(s->engine, worker, target, true);
+    }
+}
+
+tr_process *tri_held_process(uintptr_t held) {
+    return (tr_process *)(held & ~(uintptr_t)(BUSY | MARKED));
+}
+
+uintptr_t tri_scheduler_hold(tri_worker *worker) {
+    uintptr_t target = atomic_load(&worker->target);
+    if (tri_held_process(target) == NULL || (target & BUSY) != 0) return 0;
+    return atomic_compare_exchange_strong(&worker->target, &target, target | BUSY) ? target : 0;
+}
+
+/* Whoever ended the process meanwhile found it BUSY and sent no interrupt: it is ours to send. */
+void tri_scheduler_unhold(tri_worker *worker, uintptr_t held) {
+    tr_engine *engine = worker->thread.engine;
+    atomic_store(&worker->target, held);
+    if ((held & MARKED) != 0 || engine->host.interrupt == NULL) return;
+    if (tri_is_dead(tri_held_process(held))) send_interrupt(engine, worker, held, true);
+}

@@ -1,0 +1,165 @@
+/* roles.c: see roles.h. */
+#include "roles.h"
+
+#include "engine.h"
+#include "worker.h"
+
+bool tri_has_places(const tri_scheduler *s) { return s->places.count > 0; }
+
+void tri_push_woken(tri_scheduler *s, tri_worker *worker) {
+    while (worker->woken.head != NULL) tri_run_queue_push(&s->core, tri_queue_pop(&worker->woken));
+}
+
+void tri_push_core(tri_scheduler *s, tr_process *process) {
+    tri_run_queue_push(&s->core, process);
+    if (tri_has_places(s)) atomic_store(&s->outside, s->core.length);
+}
+
+void tri_end_theft(tri_scheduler *s, tri_worker *worker) {
+    if (!worker->thief) return;
+    worker->thief = false;
+    atomic_store(&s->places.thief, false);
+}
+
+void tri_take_core(tri_scheduler *s, tri_worker *worker) {
+    if (tri_has_places(s)) worker->place = tri_places_hold(&s->places, worker);
+    atomic_store(&worker->role, TRI_ROLE_CORE);
+    s->core_count++;
+    tri_load_change(&s->load, s->core_count, tri_clock_monotonic());
+    s->active = worker;
+}
+
+void tri_leave_core(tri_scheduler *s, tri_worker *worker, int role) {
+    atomic_store(&worker->role, role);
+    s->core_count--;
+    tri_load_change(&s->load, s->core_count, tri_clock_monotonic());
+    if (tri_has_places(s))
+        tri_place_let_go(&s->places, worker->place);
+    else
+        tri_push_woken(s, worker);
+    if (s->active == worker) s->active = NULL;
+    if (role == TRI_ROLE_DETACHED) s->detached_count++;
+}
+
+static void go_idle(tri_scheduler *s, tri_worker *worker) {
+    atomic_store(&worker->role, TRI_ROLE_IDLE);
+    worker->next_idle = s->idle;
+    s->idle = worker;
+    s->idle_count++;
+}
+
+/* An idle worker, or a new one; NULL at the limit. What it needs outside the lock is done by
+ * tri_worker_start. */
+static tri_worker *get_worker(tri_scheduler *s) {
+    tri_worker *worker = s->idle;
+    if (s->ending) return NULL;
+    if (worker != NULL) {
+        s->idle = worker->next_idle;
+        s->idle_count--;
+        return worker;
+    }
+    uint32_t most = s->engine->options.max_threads;
+    if (s->threads - s->waiting_count < most && s->threads / TRI_THREADS_IN_ALL < most)
+        worker = tri_worker_new(s);
+    if (worker != NULL)
+        s->threads++;
+    else
+        s->limit_hits++;
+    return worker;
+}
+
+uint64_t tri_core_waiting(const tri_scheduler *s) {
+    return s->core.length + (tri_has_places(s) ? tri_places_waiting(&s->places) : 0);
+}
+
+static bool core_wants(const tri_scheduler *s) {
+    bool duty = atomic_load_explicit(&s->turnstile.duty, memory_order_relaxed);
+    return s->core_count < s->engine->options.parallel && (tri_core_waiting(s) > 0 || duty);
+}
+
+bool tri_pool_has_room(const tri_scheduler *s) {
+    const tr_options *options = &s->engine->options;
+    uint32_t kept = options->parallel + (options->handoff ? 1 : 0);
+    uint32_t most = options->max_threads > kept ? options->max_threads - kept : 1;
+    uint32_t count = s->elastic_count + s->detached_count;
+    return count - s->waiting_count < most && count / TRI_THREADS_IN_ALL < most;
+}
+
+bool tri_pool_has_work(const tri_scheduler *s) {
+    return s->elastic.head != NULL || s->learned.head != NULL;
+}
+
+static bool pool_wants(const tri_scheduler *s) {
+    return tri_pool_has_work(s) && !s->searching && tri_pool_has_room(s);
+}
+
+tr_process *tri_pop_pool(tri_scheduler *s) {
+    s->elastic_taken++;
+    s->learned_next = !s->learned_next;
+    bool learned = s->elastic.head == NULL || (s->learned_next && s->learned.head != NULL);
+    return tri_queue_pop(learned ? &s->learned : &s->elastic);
+}
+
+static void become_searcher(tri_scheduler *s, tri_worker *worker) {
+    atomic_store(&worker->role, TRI_ROLE_ELASTIC);
+    worker->searching = s->searching = true;
+    s->elastic_count++;
+}
+
+void tri_stop_searching(tri_scheduler *s, tri_worker *worker) {
+    if (worker->searching) worker->searching = s->searching = false;
+}
+
+tri_worker *tri_want_core(tri_scheduler *s) {
+    if (tri_has_places(s) && atomic_load(&s->places.thief)) return NULL; /* one is on its way */
+    tri_worker *worker = core_wants(s) ? get_worker(s) : NULL;
+    if (worker == NULL) return NULL;
+    if (tri_has_places(s)) {
+        worker->thief = true;
+        atomic_store(&s->places.thief, true);
+    }
+    tri_take_core(s, worker);
+    return worker;
+}
+
+tri_worker *tri_want_searcher(tri_scheduler *s) {
+    if (!pool_wants(s)) {
+        if (s->elastic.head != NULL && !s->searching) s->limit_hits++;
+        return NULL;
+    }
+    tri_worker *worker = get_worker(s);
+    if (worker != NULL) become_searcher(s, worker);
+    return worker;
+}
+
+tri_worker *tri_want_standby(tri_scheduler *s) {
+    if (s->standby || !s->engine->options.handoff || s->core_count == 0) return NULL;
+    tri_worker *worker = get_worker(s);
+    if (worker == NULL) return NULL;
+    atomic_store(&worker->role, TRI_ROLE_STANDBY);
+    s->standby = true;
+    return worker;
+}
+
+tri_worker *tri_want_looper(tri_scheduler *s) {
+    tri_worker *worker = s->async.head == NULL || s->looper != NULL ? NULL : get_worker(s);
+    if (worker == NULL) return NULL;
+    atomic_store(&worker->role, TRI_ROLE_LOOP);
+    s->looper = worker;
+    return worker;
+}
+
+void tri_retire(tri_scheduler *s, tri_worker *worker) {
+    if (core_wants(s))
+        tri_take_core(s, worker);
+    else if (pool_wants(s))
+        become_searcher(s, worker);
+    else
+        go_idle(s, worker);
+}
+
+void tri_start_role(tri_scheduler *s, tri_worker *worker) {
+    if (worker == NULL) return;
+    tri_worker_start(worker);
+    tri_ticker_poke(&s->engine->ticker);
+}
