@@ -16,7 +16,18 @@ from dataclasses import asdict
 
 from harness import Row, machine, table
 
-GROUPS = ("doors", "processes", "stages", "pipelines", "durable_queue")
+GROUPS = (
+    "doors",
+    "processes",
+    "coroutines",
+    "asynchronous",
+    "stages",
+    "pipelines",
+    "os_workers",
+    "durable_queue",
+    "schedulers",
+    "parallel",
+)
 
 
 def main() -> None:
