@@ -1,7 +1,11 @@
 """What several test files need."""
 
+import sys
 import time
 from collections.abc import Callable
+
+GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether one lock lets Python code run one thread at a time."""
 
 LIMIT = 60.0
 """Seconds for what takes a few milliseconds: a wait that reaches it is a failure."""

@@ -14,7 +14,7 @@ static const char *const texts[] = {
     "normal", "shutdown", "kill", "killed", "noproc", "timeout",
     "init", "handle_call", "handle_cast", "handle_info", "handle_continue", "handle_timeout",
     "terminate", "value", "events", "continue_", "reason", "reply", "pid",
-    "$cast", "$call", "asyncio",
+    "$cast", "$call", "asyncio", "_let_go",
 };
 
 /* The order of tr_python. */

@@ -489,8 +489,26 @@ static void server_end(tr_process *self, void *opaque) {
     if (PyContext_Exit(((tr_server *)opaque)->context) != 0) PyErr_Clear();
 }
 
+/* Tell an instance that holds more than memory that its process is gone. Its own end may come later:
+ * without the interpreter lock an object is freed by the thread that made it, which may be idle. */
+static void let_go(tr_server *server) {
+    PyObject *type, *value, *traceback;
+    if (server->instance == NULL) return;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *function =
+        PyObject_GetAttr((PyObject *)Py_TYPE(server->instance), server->state->texts.let_go);
+    PyObject *done = function == NULL || function == Py_None
+                         ? Py_XNewRef(function)
+                         : PyObject_CallOneArg(function, server->instance);
+    if (done == NULL) PyErr_WriteUnraisable(server->instance);
+    Py_XDECREF(done);
+    Py_XDECREF(function);
+    PyErr_Restore(type, value, traceback);
+}
+
 static void server_release(void *opaque) {
     tr_server *server = opaque;
+    let_go(server);
     cancel_timeout(server);
     suspended_clear(&server->suspended);
     if (server->owner != NULL) tr_owner_end(server->owner);

@@ -63,7 +63,7 @@ typedef struct tr_texts {
     PyObject *normal, *shutdown, *kill, *killed, *noproc, *timeout;
     PyObject *init, *handle_call, *handle_cast, *handle_info, *handle_continue, *handle_timeout;
     PyObject *terminate, *value, *events, *continue_, *reason, *reply, *pid;
-    PyObject *cast_tag, *call_tag, *asyncio;
+    PyObject *cast_tag, *call_tag, *asyncio, *let_go;
 } tr_texts;
 
 typedef struct tr_loop_state tr_loop_state;

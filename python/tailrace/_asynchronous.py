@@ -79,13 +79,17 @@ def acall(dest: Any, request: Any, timeout: float | None = 5.0) -> Coroutine[Any
     return _acall(dest, request, timeout) if wait is None else wait
 
 
-async def _acall(dest: Any, request: Any, timeout: float | None) -> Any:
-    future, ref = _core.await_call(dest, request, timeout)
+async def _outcome(future: Any, ref: int) -> Any:
+    """Await what the core will say of a wait; whoever stops waiting gives it up."""
     try:
-        answer = await future
+        return await future
     except BaseException:
         _core.await_cancel(future, ref)
         raise
+
+
+async def _acall(dest: Any, request: Any, timeout: float | None) -> Any:
+    answer = await _outcome(*_core.await_call(dest, request, timeout))
     if type(answer) is Unanswered:
         raise answer.error(dest)
     return answer
@@ -118,12 +122,7 @@ def astop(
 
 
 async def _astop(dest: Any, reason: Any, timeout: float | None) -> None:
-    future, ref = _core.await_stop(dest, reason, timeout)
-    try:
-        ended = await future
-    except BaseException:
-        _core.await_cancel(future, ref)
-        raise
+    ended = await _outcome(*_core.await_stop(dest, reason, timeout))
     if ended.outcome != "ended" or not _same(ended.reason, reason):
         raise ended.error(dest)
 
@@ -157,12 +156,7 @@ def asleep(seconds: float) -> Coroutine[Any, Any, None]:
 
 
 async def _asleep(seconds: float) -> None:
-    future, ref = _core.await_sleep(seconds)
-    try:
-        ended = await future
-    except BaseException:
-        _core.await_cancel(future, ref)
-        raise
+    ended = await _outcome(*_core.await_sleep(seconds))
     if ended.outcome != "timeout":
         raise ended.error(None)
 
@@ -234,11 +228,9 @@ async def _mail(deadline: int) -> Unanswered | None:
 
 async def started(pid: Pid, wait: tuple[Any, int], link: bool) -> Pid:
     """Await the init of a server that has been begun."""
-    future, ref = wait
     try:
-        answer = await future
+        answer = await _outcome(*wait)
     except BaseException:
-        _core.await_cancel(future, ref)
         _abandon(pid, link)
         raise
     if type(answer) is Unanswered:

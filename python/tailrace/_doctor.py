@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from . import __version__
+from . import __version__, _engine
 from ._control import ffi, lib
 
 Level = Literal["ok", "advice", "bad"]
@@ -123,7 +123,7 @@ def interpreter() -> Iterator[Finding]:
 def interpreter_lock() -> Iterator[Finding]:
     """Whether the build is free-threaded, and if so, who turned the lock on."""
     free = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-    enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
+    enabled = _engine.gil_enabled()
     yield Finding("interpreter", "free-threaded", free)
     todo = ""
     if free and enabled:

@@ -28,7 +28,8 @@ SLOW_CALLBACK = 1.0
 _lock = threading.Lock()
 
 
-def _gil_enabled() -> bool:
+def gil_enabled() -> bool:
+    """Whether one lock lets Python code run one thread at a time."""
     return getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
@@ -44,7 +45,7 @@ def start(
     stop_timeout: float = _STOP_TIMEOUT,
 ) -> None:
     """Start the engine; the number 0 is the default one."""
-    gil = _gil_enabled()
+    gil = gil_enabled()
     _core.engine_start(
         max_processes,
         max_threads,

@@ -282,6 +282,10 @@ class Remote:
         """The process that owns this ends: end the worker."""
         self._worker.end()
 
+    def kill(self) -> None:
+        """The process that owned this is gone: kill the worker."""
+        self._worker.kill()
+
 
 Refused = list[tuple[Message, BaseException]]
 

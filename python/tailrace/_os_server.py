@@ -73,8 +73,7 @@ class Away:
             if name == "terminate":
                 self._terminates = True
             elif name != "init":
-                # Not a method of this object, which would then be part of a cycle: the worker
-                # has to go when the engine lets go of the server.
+                # Not a method of this object, which would then be part of a cycle.
                 self.__dict__[name] = partial(run_callback, worker, name)
         if result is IGNORE or isinstance(result, Stop):
             worker.end()
@@ -93,6 +92,11 @@ class Away:
                 run_callback(self._worker, "terminate", _portable(reason))
         finally:
             self._worker.end()
+
+    def _let_go(self) -> None:
+        """End the worker of a server that was killed."""
+        if self._worker is not None:
+            self._worker.kill()
 
 
 def stand_in(cls: type) -> type:

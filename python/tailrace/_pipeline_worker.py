@@ -106,6 +106,11 @@ class Worker:
         if self.remote is not None:
             self.remote.end()
 
+    def _let_go(self) -> None:
+        """End the worker of the operating system's if this one was killed."""
+        if self.remote is not None:
+            self.remote.kill()
+
     def cut(self) -> None:
         """Cancel all consumers."""
         for consumer in list(self.consumers.values()):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Iterable
-from typing import Any, ClassVar
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from . import _core, _validate
 from ._asynchronous import started
@@ -12,6 +12,8 @@ from ._child_spec import ChildSpec, Restart, Shutdown
 from ._core import From, Pid
 from ._log import logger, short
 from ._os_server import stand_in
+
+T = TypeVar("T")
 
 _CALLBACKS = (
     "init",
@@ -47,6 +49,9 @@ class GenServer:
     """
 
     _callbacks: ClassVar[Iterable[str]] = _CALLBACKS
+
+    _let_go: ClassVar[Callable[[Any], None] | None] = None
+    """What is called with the instance when its process is gone, however that ended."""
 
     _asynchronous: ClassVar[bool] = False
     """Whether a callback is an async def."""
@@ -100,16 +105,8 @@ class GenServer:
 
         Any thread or process may call it.
         """
-        pid: Pid = _core.start_server(
-            cls._factory(scheduler),
-            args,
-            kwargs or None,
-            True,
-            name,
-            timeout,
-            cls._choose_scheduler(scheduler),
-            priority,
-        )
+        settings = (name, timeout, scheduler, priority)
+        pid: Pid = cls._start_server(_core.start_server, args, kwargs, True, settings)
         return pid
 
     @classmethod
@@ -124,17 +121,22 @@ class GenServer:
         **kwargs: Any,
     ) -> Pid:
         """As `start_link`, without the link."""
-        pid: Pid = _core.start_server(
-            cls._factory(scheduler),
-            args,
-            kwargs or None,
-            False,
-            name,
-            timeout,
-            cls._choose_scheduler(scheduler),
-            priority,
-        )
+        settings = (name, timeout, scheduler, priority)
+        pid: Pid = cls._start_server(_core.start_server, args, kwargs, False, settings)
         return pid
+
+    @classmethod
+    def _start_server(
+        cls,
+        start: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        link: bool,
+        settings: tuple[str | None, float | None, str | None, str],
+    ) -> T:
+        name, timeout, scheduler, priority = settings
+        factory, scheduler = cls._factory(scheduler), cls._choose_scheduler(scheduler)
+        return start(factory, args, kwargs or None, link, name, timeout, scheduler, priority)
 
     @classmethod
     def _factory(cls, scheduler: str | None) -> Any:
@@ -169,10 +171,8 @@ class GenServer:
         >>> asyncio.run(main())
         3
         """
-        scheduler = cls._choose_scheduler(scheduler)
-        begun = _core.begin_server(
-            cls._factory(scheduler), args, kwargs or None, True, name, timeout, scheduler, priority
-        )
+        settings = (name, timeout, scheduler, priority)
+        begun = cls._start_server(_core.begin_server, args, kwargs, True, settings)
         return await started(*begun, True)
 
     @classmethod
@@ -187,10 +187,8 @@ class GenServer:
         **kwargs: Any,
     ) -> Pid:
         """As `astart_link`, without the link."""
-        scheduler = cls._choose_scheduler(scheduler)
-        begun = _core.begin_server(
-            cls._factory(scheduler), args, kwargs or None, False, name, timeout, scheduler, priority
-        )
+        settings = (name, timeout, scheduler, priority)
+        begun = cls._start_server(_core.begin_server, args, kwargs, False, settings)
         return await started(*begun, False)
 
     @classmethod

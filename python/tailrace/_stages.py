@@ -102,7 +102,7 @@ class _StageBase(GenServer):
 
         Any thread or process may call it.
         """
-        settings = (name, timeout, cls._choose_scheduler(scheduler), priority)
+        settings = (name, timeout, scheduler, priority)
         pid: Pid = cls._start(_core.start_stage, args, kwargs or None, options, True, settings)
         return pid
 
@@ -118,7 +118,7 @@ class _StageBase(GenServer):
         **kwargs: Any,
     ) -> Pid:
         """As `start_link`, without the link."""
-        settings = (name, timeout, cls._choose_scheduler(scheduler), priority)
+        settings = (name, timeout, scheduler, priority)
         pid: Pid = cls._start(_core.start_stage, args, kwargs or None, options, False, settings)
         return pid
 
@@ -142,7 +142,7 @@ class _StageBase(GenServer):
         **kwargs: Any,
     ) -> Pid:
         """As `start_link`, awaited by a task of any event loop, which goes on meanwhile."""
-        settings = (name, timeout, cls._choose_scheduler(scheduler), priority)
+        settings = (name, timeout, scheduler, priority)
         begun = cls._start(_core.begin_stage, args, kwargs or None, options, True, settings)
         return await started(*begun, True)
 
@@ -158,7 +158,7 @@ class _StageBase(GenServer):
         **kwargs: Any,
     ) -> Pid:
         """As `astart_link`, without the link."""
-        settings = (name, timeout, cls._choose_scheduler(scheduler), priority)
+        settings = (name, timeout, scheduler, priority)
         begun = cls._start(_core.begin_stage, args, kwargs or None, options, False, settings)
         return await started(*begun, False)
 
@@ -170,14 +170,16 @@ class _StageBase(GenServer):
         kwargs: Mapping[str, Any] | None,
         options: StageOptions | None,
         link: bool,
-        settings: tuple[Any, Any, Any, str],
+        settings: tuple[str | None, float | None, str | None, str],
     ) -> T:
+        name, timeout, scheduler, priority = settings
+        scheduler = cls._choose_scheduler(scheduler)
         if options is not None:
             check.instance("options", options, StageOptions, "a StageOptions")
         check.instance(f"{cls.__name__}.options", cls.options, StageOptions, "a StageOptions")
         options_of.merge(cls._kind, cls.options, options)
-        make: Any = partial(_make, cls._factory(settings[2]), options)
-        return start(make, args, kwargs, link, *settings)
+        make: Any = partial(_make, cls._factory(scheduler), options)
+        return start(make, args, kwargs, link, name, timeout, scheduler, priority)
 
     def handle_subscribe(self, role: str, options: dict[str, Any], sender: Subscription) -> Any:
         """A subscription begins; `role` is what the peer is, "producer" or "consumer".

@@ -5,21 +5,17 @@ system stops a thread in the middle of a callback, and that server loses turns; 
 again until one was fair. If the scheduler were not, none would be.
 """
 
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import LIMIT, eventually
+from support import GIL, LIMIT, eventually
 
 import tailrace as tr
 
 ENOUGH = 50_000
 """Callbacks after which a race is over: at least fifty slices of one process."""
-
-ONE_PLACE = getattr(sys, "_is_gil_enabled", lambda: True)()
-"""Whether one worker at a time runs the core's processes, so that all meet in its queues."""
 
 
 class Server(tr.GenServer):
@@ -105,7 +101,7 @@ def test_o85_low_gets_one_turn_in_eight_beside_normal() -> None:
     eventually(fair)
 
 
-@pytest.mark.skipif(not ONE_PLACE, reason="a place without high ones serves the others meanwhile")
+@pytest.mark.skipif(not GIL, reason="a place without high ones serves the others meanwhile")
 def test_o86_high_goes_first() -> None:
     def fair() -> bool:
         counts = Race(high=4, normal=4, low=4).run()

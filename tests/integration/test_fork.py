@@ -9,7 +9,7 @@ import sys
 import textwrap
 
 import pytest
-from support import LIMIT
+from support import GIL, LIMIT
 
 PRELUDE = """
 import atexit, contextvars, os, sys, threading, time
@@ -103,7 +103,7 @@ def assert_prints(text: str, *lines: str) -> None:
 )
 def test_forks_under_load(where: str) -> None:
     """75 from each of four places: 300. Where the load has all processors, a third of them."""
-    forks = 75 if getattr(sys, "_is_gil_enabled", lambda: True)() else 25
+    forks = 75 if GIL else 25
     assert_prints(
         f"""
         FORKS = {forks}

@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from support import LIMIT
+from support import GIL, LIMIT
 
 import tailrace as tr
 
 PROGRAM = Path(__file__).resolve().parent.parent / "exiting.py"
 # Without the interpreter lock a program takes a second to begin and to end: fewer do there.
-COUNT = 200 if getattr(sys, "_is_gil_enabled", lambda: True)() else 50
+COUNT = 200 if GIL else 50
 BESIDE_EACH_OTHER = 4
 
 CODES = {

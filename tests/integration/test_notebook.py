@@ -23,8 +23,10 @@ import tailrace as tr
 EXTRA = "needs the extra `test-notebook`"
 
 SETUP = """
-import time, threading
+import logging, time, threading
 import tailrace as tr
+
+logging.getLogger("tailrace").setLevel(logging.ERROR)  # callbacks are slow here on purpose
 
 class Server(tr.GenServer):
     def init(self):

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support import LIMIT, eventually
@@ -138,6 +139,20 @@ def test_a_worker_that_is_killed_while_it_waits_is_replaced_and_nothing_fails():
     origin.wait(2)
     handle.stop()
     assert origin.bad == [] and origin.good[1].data != first
+
+
+def test_a_processor_that_is_killed_between_two_chunks_takes_its_worker_along():
+    origin = Origin()
+    handle = Handlers.start_link(producer=tr.producers.Dummy, name="taken")
+    handle.push([tr.Message("pid", None, (origin, None, None))])
+    origin.wait(1)
+    worker = origin.good[0].data
+    tr.exit(tr.whereis("taken.Processor_default_0"), "kill")
+    eventually(lambda: not Path(f"/proc/{worker}").exists())  # not even as a zombie
+    handle.push([tr.Message("pid", None, (origin, None, None))])
+    origin.wait(2)
+    handle.stop()
+    assert origin.bad == [] and origin.good[1].data != worker
 
 
 def test_messages_that_failed_in_a_worker_are_settled_here():

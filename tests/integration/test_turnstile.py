@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import eventually
+from support import GIL, eventually
 
 import tailrace as tr
 
 SPINNERS = 6
-GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Server(tr.GenServer):

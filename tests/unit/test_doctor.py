@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import LIMIT
+from support import GIL, LIMIT
 
 import tailrace as tr
 from tailrace import _doctor, _doctor_engine, _doctor_machine
@@ -99,8 +99,7 @@ def test_sanitizers_and_debugging_aids_in_the_environment_are_named() -> None:
 def test_a_lock_that_a_module_turned_on_is_laid_at_its_door() -> None:
     assert _doctor.module_that_enabled_the_lock("nothing to see") is None
     here = {each.name: each for each in _doctor.interpreter_lock()}
-    enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
-    assert here["interpreter lock"].value is enabled
+    assert here["interpreter lock"].value is GIL
     assert here["interpreter lock"].level == "ok" or here["free-threaded"].value is True
 
 

@@ -2,15 +2,12 @@
 
 import dataclasses
 import os
-import sys
 import threading
 
 import pytest
-from support import LIMIT, eventually
+from support import GIL, LIMIT, eventually
 
 import tailrace as tr
-
-LOCK = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Held(tr.GenServer):
@@ -37,7 +34,7 @@ def test_callbacks_and_slices_are_counted() -> None:
     assert after.slices > before.slices
     assert after.uptime > before.uptime
     assert after.busy > 0.0
-    assert after.steals == 0 or not LOCK
+    assert after.steals == 0 or not GIL
 
 
 def test_the_event_loop_is_a_thread_of_its_own() -> None:
@@ -69,7 +66,7 @@ def test_a_callback_that_blocks_is_a_detached_thread_O90() -> None:
     eventually(lambda: tr.scheduler_info().threads["detached"] == 0)
 
 
-@pytest.mark.skipif(not LOCK, reason="without an interpreter lock nothing is handed off")
+@pytest.mark.skipif(not GIL, reason="without an interpreter lock nothing is handed off")
 def test_a_wait_in_the_engine_is_a_timed_hand_off() -> None:
     class Asker(tr.GenServer):
         def handle_call(self, request: tr.Pid, caller: tr.From) -> object:

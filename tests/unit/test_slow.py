@@ -8,11 +8,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from support import LIMIT, eventually
+from support import GIL, LIMIT, eventually
 
 import tailrace as tr
-
-LOCK = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Records(logging.Handler):
@@ -117,10 +115,10 @@ def test_a_callback_that_computes_is_told_so(records: Records) -> None:
         assert server.call("done", timeout=LIMIT) == "done"
     assert "Slow.handle_cast has taken" in text
     assert "it computes" in text
-    assert ("in spin_here" in text) is LOCK  # else its frames cannot be read while they change
+    assert ("in spin_here" in text) is GIL  # else its frames cannot be read while they change
 
 
-@pytest.mark.skipif(not LOCK, reason="nobody can keep an interpreter lock that is not there")
+@pytest.mark.skipif(not GIL, reason="nobody can keep an interpreter lock that is not there")
 def test_who_keeps_the_interpreter_lock_is_told_afterwards(records: Records) -> None:
     with tr.Engine(slow_callback=0.05):
         server = Slow.start_link()
