@@ -121,14 +121,23 @@ static bool is_root(tr_engine *engine, tr_pid parent) {
     return foreign;
 }
 
-/* Send an exit signal to each, or to each root, as from its parent. */
-static void signal_all(tr_engine *engine, int kind, bool roots_only) {
+static void signal(tr_engine *engine, const condemned *one, int kind) {
+    tr_process *process = tr_process_acquire(engine, one->pid);
+    if (process == NULL) return;
+    tri_mark_asked(process);
+    tr_process_release(process);
+    tr_exit(engine, one->parent, one->pid, tr_reason_constant(kind));
+}
+
+/* Send an exit signal to each, or to each root, as from its parent. Returns how many there were. */
+static size_t signal_all(tr_engine *engine, int kind, bool roots_only) {
     size_t count;
     condemned *list = list_all(engine, &count);
     for (size_t i = 0; i < count; i++)
         if (!roots_only || is_root(engine, list[i].parent))
-            tr_exit(engine, list[i].parent, list[i].pid, tr_reason_constant(kind));
+            signal(engine, &list[i], kind);
     free(list);
+    return count;
 }
 
 /* Foreign threads' processes end with their threads, not here. */
@@ -137,6 +146,7 @@ static uint64_t unburied(tr_engine *engine) {
 }
 
 static uint64_t living(tr_engine *engine) { return atomic_load(&engine->table.living); }
+static uint64_t asked(tr_engine *engine) { return atomic_load(&engine->table.asked); }
 
 static void wait_until_none(tr_engine *engine, uint64_t (*count)(tr_engine *), uint64_t deadline) {
     int result = TR_OK;
@@ -145,15 +155,17 @@ static void wait_until_none(tr_engine *engine, uint64_t (*count)(tr_engine *), u
 }
 
 /* The roots first: supervisors end their children in order, pipelines drain. Then whoever has got loose
- * from its parent. Under stop_lock. */
+ * from its parent, and whom those start who are asked to end. Under stop_lock. */
 static void ask_to_end(tr_engine *engine, uint64_t deadline) {
     if (atomic_exchange(&engine->stopping, true)) return;
     uint64_t now = tri_clock_monotonic();
     uint64_t patience = deadline > now ? (deadline - now) / 4 * 3 : 0;
     signal_all(engine, TR_SHUTDOWN, true);
-    wait_until_none(engine, living, now + patience);
-    signal_all(engine, TR_SHUTDOWN, false);
-    wait_until_none(engine, living, deadline);
+    wait_until_none(engine, asked, now + patience);
+    while (living(engine) > 0 && tri_clock_monotonic() < deadline &&
+           signal_all(engine, TR_SHUTDOWN, false) > 0)
+        wait_until_none(engine, asked, deadline);
+    wait_until_none(engine, living, deadline); /* whom memory is too short to signal */
 }
 
 uint64_t tr_engine_drain(tr_engine *engine, uint64_t deadline) {
@@ -168,8 +180,7 @@ int tr_engine_stop(tr_engine *engine, uint64_t deadline) {
     if (atomic_load(&engine->forked)) return 0;
     pthread_mutex_lock(&engine->stop_lock);
     ask_to_end(engine, deadline);
-    if (!engine->killed) {
-        engine->killed = true;
+    if (!atomic_exchange(&engine->closed, true)) {
         signal_all(engine, TR_KILL, false);
         /* All are dead now; a callback that does not return keeps its process unburied. */
         wait_until_none(engine, unburied, tri_clock_monotonic() + HALF_A_SECOND);
@@ -202,6 +213,7 @@ void tr_engine_fork_parent(tr_engine *engine) {
 void tr_engine_fork_child(tr_engine *engine) {
     atomic_store(&engine->forked, true);
     atomic_store(&engine->stopping, true);
+    atomic_store(&engine->closed, true);
     engine->scheduler.ending = engine->ticker.ending = true;
     tr_engine_fork_parent(engine);
     tri_thread_forget();

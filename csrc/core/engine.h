@@ -31,9 +31,9 @@ struct tr_engine {
     uint64_t id;
     tri_clock clock;
     _Atomic uint32_t references; /* the owner, and each foreign thread that has a process here */
-    _Atomic bool stopping;       /* no new process; set once */
+    _Atomic bool stopping;       /* all were asked to end: only they start processes; set once */
+    _Atomic bool closed;         /* no new process, no new timer; set once, after `stopping` */
     pthread_mutex_t stop_lock;   /* who stops; never taken while another lock is held */
-    bool killed;                 /* under stop_lock: whoever had not ended in time */
     _Atomic bool forked;         /* this is the child's copy: nothing of it may be used */
     _Atomic uint64_t last_ref;
     tri_table table;

@@ -136,10 +136,24 @@ void tr_process_release(tr_process *process) { tri_release(process); }
 
 void tri_mark_dead(tr_process *process) {
     tr_engine *engine = process->engine;
-    atomic_fetch_or(&process->flags, TRI_DEAD);
+    uint8_t flags = atomic_fetch_or(&process->flags, TRI_DEAD);
+    if ((flags & TRI_ASKED) != 0) atomic_fetch_sub(&engine->table.asked, 1);
     if (process->kind != TR_KIND_THREAD_OWN) atomic_fetch_sub(&engine->table.living, 1);
     if (atomic_load_explicit(&engine->stopping, memory_order_relaxed))
         tri_scheduler_drained(&engine->scheduler);
+}
+
+/* Counted before it is marked, so that whoever marks it dead at the same time can count it out. */
+void tri_mark_asked(tr_process *process) {
+    _Atomic uint64_t *asked = &process->engine->table.asked;
+    atomic_fetch_add(asked, 1);
+    uint8_t flags = atomic_load(&process->flags);
+    do {
+        if ((flags & (TRI_ASKED | TRI_DEAD)) != 0) {
+            atomic_fetch_sub(asked, 1);
+            return;
+        }
+    } while (!atomic_compare_exchange_weak(&process->flags, &flags, flags | TRI_ASKED));
 }
 
 /* ---- Delivery and the sleep protocol ------------------------------------------------------------*/
@@ -328,6 +342,15 @@ static int tie_and_name(tr_engine *engine, tr_process *process, tr_process *self
     return TR_OK;
 }
 
+/* While the engine drains, its own processes go on as before: a supervisor restarts, a handler spawns.
+ * Whoever comes from outside is refused. */
+static bool is_closed_to_us(tr_engine *engine) {
+    if (!atomic_load(&engine->stopping)) return false;
+    if (atomic_load(&engine->closed)) return true;
+    tr_process *self = tr_self_or_null(engine);
+    return self == NULL || self->kind == TR_KIND_THREAD_OWN;
+}
+
 static int allocate(tr_engine *engine, const tr_spawn_options *options,
                     const tr_behaviour *behaviour, void *state, tr_process *self,
                     tr_process **process, tr_pid *pid, tr_ref *ref, spare *spare) {
@@ -340,7 +363,7 @@ static int allocate(tr_engine *engine, const tr_spawn_options *options,
     }
     if (self != NULL && tri_is_dead(self)) return TR_EKILLED;
     /* Under the lock: tr_engine_stop finds all processes that were made before. */
-    if (atomic_load(&engine->stopping)) return TR_ESTOPPED;
+    if (is_closed_to_us(engine)) return TR_ESTOPPED;
     int result = take_slot(engine, process);
     if (result != TR_OK) return result;
     init(*process, options, behaviour, state);
@@ -353,7 +376,7 @@ int tr_spawn(tr_engine *engine, const tr_spawn_options *options, const tr_behavi
     spare spare;
     tr_process *process = NULL, *self = NULL;
     tri_thread *here = options->enter ? tri_thread_here(engine) : NULL;
-    int result = atomic_load(&engine->stopping) ? TR_ESTOPPED : spare_new(options, &spare);
+    int result = is_closed_to_us(engine) ? TR_ESTOPPED : spare_new(options, &spare);
     if (result != TR_OK) {
         refuse(engine, options, behaviour, state);
         return result;

@@ -61,7 +61,7 @@ struct tri_worker;
 struct tr_loop;
 
 enum { TRI_FREE, TRI_IDLE, TRI_DORMANT, TRI_QUEUED, TRI_RUNNING, TRI_PARKED, TRI_DEEP };
-enum { TRI_DEAD = 1, TRI_TRAP = 2, TRI_WATCHED = 4 };
+enum { TRI_DEAD = 1, TRI_TRAP = 2, TRI_WATCHED = 4, TRI_ASKED = 8 };
 
 struct tr_process {
     _Atomic uint64_t life;
@@ -104,6 +104,7 @@ typedef struct tri_table {
     _Atomic uint64_t alive;   /* from spawn to burial */
     _Atomic uint64_t foreign; /* of these, the processes of foreign threads */
     _Atomic uint64_t living;  /* those of ours that have not been ended */
+    _Atomic uint64_t asked;   /* of these, who were asked to end (TRI_ASKED), because the engine stops */
     _Atomic uint64_t spawned;
 } tri_table;
 
@@ -122,6 +123,8 @@ static inline bool tri_is_dead(const tr_process *process) {
 
 /* Set the flag DEAD, once. */
 void tri_mark_dead(tr_process *process);
+/* Count a process among those whose end a stop waits for. */
+void tri_mark_asked(tr_process *process);
 
 /* Push and wake. Takes the message over. The process must be referenced or under bonds.lock. False if
  * it was refused; `refused` then collects it (when bonds.lock is held) or it is freed. */

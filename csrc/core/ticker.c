@@ -188,7 +188,7 @@ void tri_ticker_drop_all(tri_ticker *ticker) {
 int tr_timer_start(tr_engine *engine, tr_pid pid, const char *name, tr_message *message,
                    uint64_t deadline, tr_timer **out) {
     tri_ticker *ticker = &engine->ticker;
-    bool stopped = atomic_load(&engine->stopping);
+    bool stopped = atomic_load(&engine->closed);
     tr_timer *timer = stopped ? NULL : calloc(1, sizeof *timer);
     char *copy = name != NULL ? strdup(name) : NULL;
     if (timer == NULL || (name != NULL && copy == NULL)) {

@@ -259,13 +259,14 @@ const char *tr_version(void);
 /* Make an engine. No thread is started before there is work. NULL when memory is short. */
 tr_engine *tr_engine_new(const tr_options *options, const tr_host *host);
 
-/* The first half of a stop: refuse new processes and end all with TR_SHUTDOWN, newest first: those
- * without a parent among the engine's processes at once, the rest by their parents or when three
- * quarters of the time have passed. Returns the number of those that have not ended at `deadline` (of
+/* The first half of a stop: end all processes with TR_SHUTDOWN, newest first: those without a parent
+ * among the engine's processes at once, the rest by their parents, or when these have ended, or when
+ * three quarters of the time have passed. Processes go on as before until they end, and may start
+ * others and set timers; foreign threads may not start any. Returns the number of those that have not ended at `deadline` (of
  * CLOCK_MONOTONIC, under virtual time too). Callers as of tr_engine_stop. */
 uint64_t tr_engine_drain(tr_engine *engine, uint64_t deadline);
 
-/* Drain, unless that is done; then kill what is left, wait half a second more, and end the threads.
+/* Drain, unless that is done; then refuse new processes and timers, kill what is left, wait half a second more, and end the threads.
  * Detached callers only (the host must be able to run meanwhile), and not one of the engine's own
  * processes. Returns the number of threads that had to be left behind because their callback did
  * not return; the engine must then not be freed. A second caller waits for the first. */

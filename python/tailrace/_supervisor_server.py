@@ -163,8 +163,6 @@ class SupervisorServer(GenServer):
         """Try a start again; other requests are logged and dropped."""
         if not isinstance(request, _Retry):
             return super().handle_info(request)
-        if is_stopping():
-            return Stop("shutdown")
         _ok(lib.tr_supervisor_retry(self.table, request.child, _now()))
         return self.go_on()
 
@@ -196,8 +194,6 @@ class SupervisorServer(GenServer):
         _ok(code)
         child = self.children[number[0]]
         child.pid = None
-        if is_stopping():
-            return Stop("shutdown")
         if not _is_clean(reason):
             again = "not restarted" if child.spec.restart == "temporary" else "to be restarted"
             self.log(logging.WARNING, child, f"{pid!r} ended, {again}: {short(reason)}")

@@ -838,6 +838,73 @@ def test_a_pipeline_left_running_is_drained_when_the_interpreter_ends() -> None:
     assert done.returncode == 0
 
 
+BATCHES_IN_THE_DRAIN = """
+import threading
+import tailrace as tr
+
+stopping = threading.Event()
+
+class Tells(tr.GenServer):
+    def init(self): tr.trap_exit()
+    def terminate(self, reason): stopping.set()
+
+class Grouped(tr.Pipeline):
+    processors = tr.Processors(concurrency=2, max_demand=1)
+    batchers = {"default": tr.Batcher(batch_size=1000, batch_timeout=1000.0)}
+
+    def handle_message(self, message):
+        stopping.wait()
+        return message
+
+    def handle_batch(self, batcher, messages, info):
+        print("batch", sorted(message.data for message in messages), info.trigger, flush=True)
+        return messages
+
+handle = Grouped.start_link(producer=tr.producers.Dummy())
+handle.push([tr.Message(i) for i in range(5)])
+Tells.start()
+"""
+
+
+def test_a_batch_that_begins_in_the_drain_at_the_end_has_its_timer() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BATCHES_IN_THE_DRAIN],
+        capture_output=True, text=True, timeout=LIMIT,
+    )
+    assert (done.stdout, done.stderr) == ("batch [0, 1, 2, 3, 4] flush\n", "")
+    assert done.returncode == 0
+
+
+def test_processes_use_the_engine_until_they_end_and_others_are_refused() -> None:
+    """Whom they start meanwhile is asked to end, too, without anybody's waiting for a limit."""
+    assert_prints(
+        """
+        class Started(Server):
+            def init(self): tr.trap_exit()
+            def terminate(self, reason): print("started", reason, flush=True)
+        class Starts(Server):
+            def init(self): tr.trap_exit()
+            def terminate(self, reason):
+                print(Started.start().call(str), flush=True)
+                tr.send_after(tr.self(), "time", 0.0)
+                print(tr.receive(tr.spawn_monitor(int)[1]).reason, tr.receive(), flush=True)
+                thread = threading.Thread(target=refused)
+                thread.start()
+                thread.join()
+        def refused():
+            try:
+                tr.spawn(int)
+            except tr.EngineStopped:
+                print("refused", flush=True)
+        Starts.start()
+        begun = time.monotonic()
+        tr.shutdown(timeout=60)
+        print(time.monotonic() - begun < 30)
+        """,
+        "", "normal time", "refused", "started shutdown", "True",
+    )
+
+
 FORKS_IN_A_HANDLER = """
 import os, signal, sys, threading, time
 import tailrace as tr

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import GIL, eventually
+from support import GIL, LIMIT, eventually
 
 import tailrace as tr
 
@@ -221,10 +221,10 @@ def test_a_trace_function_of_the_callbacks_own_sees_every_line() -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with Python 3.12")
 def test_servers_answer_where_other_tools_monitor_the_same_code() -> None:
     monitoring = sys.monitoring
-    seen: list[int] = [0]
+    seen = threading.Event()
 
     def count(*_: object) -> None:
-        seen[0] += 1
+        seen.set()
 
     monitoring.use_tool_id(monitoring.PROFILER_ID, "test")
     try:
@@ -237,9 +237,9 @@ def test_servers_answer_where_other_tools_monitor_the_same_code() -> None:
             tr.spawn(spinning.loop, i)
         eventually(lambda: all(spinning.counts))
         assert answers(server, 10)
-        before = seen[0]
+        seen.clear()
         assert spinning.all_go_on()
-        assert seen[0] > before
+        assert seen.wait(LIMIT)
         spinning.over.set()
     finally:
         monitoring.set_local_events(monitoring.PROFILER_ID, Spinning.loop.__code__, 0)
