@@ -50,8 +50,8 @@ class GenServer:
 
     _callbacks: ClassVar[Iterable[str]] = _CALLBACKS
 
-    _let_go: ClassVar[Callable[[Any], None] | None] = None
-    """What is called with the instance when its process is gone, however that ended."""
+    _let_go: ClassVar[Any] = None
+    """None, or a method that is called when the process is gone, however it ended."""
 
     _asynchronous: ClassVar[bool] = False
     """Whether a callback is an async def."""

@@ -108,6 +108,50 @@ static void ignore(tr_process *self, actor *me, tr_message *message) {
     (void)self, (void)me, (void)message;
 }
 
+static void end_when_asked(tr_process *self, actor *me, tr_message *message) {
+    (void)me;
+    if (message->kind != TR_MESSAGE_EXIT) return;
+    atomic_fetch_add(&count, 1);
+    tr_exit_self(self, tr_reason_constant(TR_NORMAL));
+}
+
+/* Asked to end, it starts a process and a timer, and ends when that fires. */
+static void use_the_engine_first(tr_process *self, actor *me, tr_message *message) {
+    (void)me;
+    if (message->kind != TR_MESSAGE_EXIT) {
+        tr_exit_self(self, tr_reason_constant(TR_NORMAL));
+        return;
+    }
+    tr_pid other = start(engine, &(actor){.handle = end_when_asked});
+    tr_process *process = tr_process_acquire(engine, other);
+    tr_trap_exit(process, true);
+    tr_process_release(process);
+    tr_timer *timer;
+    CHECK_EQ(tr_timer_start(engine, tr_process_pid(self), NULL, tr_message_new(TR_MESSAGE_USER),
+                            tr_now(engine) + MS, &timer), TR_OK);
+    tr_timer_release(timer);
+}
+
+static void processes_use_the_engine_until_they_end(void) {
+    enum { PROCESSES = 20 };
+    for (int parallel = 1; parallel <= 4; parallel += 3) {
+        engine = engine_with((tr_options){.parallel = parallel});
+        atomic_store(&count, 0);
+        for (int i = 0; i < PROCESSES; i++) {
+            tr_pid pid = start(engine, &(actor){.handle = use_the_engine_first});
+            tr_process *process = tr_process_acquire(engine, pid);
+            tr_trap_exit(process, true);
+            tr_process_release(process);
+        }
+        CHECK_EQ(tr_engine_drain(engine, in(LIMIT)), 0);
+        CHECK_EQ(atomic_load(&count), PROCESSES); /* those were asked, when their makers had ended */
+        tr_pid pid;
+        CHECK_EQ(spawn(engine, &(tr_spawn_options){0}, &(actor){.handle = ignore}, &pid, NULL),
+                 TR_ESTOPPED); /* from outside */
+        engine_end(engine);
+    }
+}
+
 static void whoever_ignores_a_stop_is_killed(void) {
     engine = engine_new();
     tr_pid pid = start(engine, &(actor){.handle = ignore});
@@ -293,6 +337,7 @@ int main(void) {
     TEST(one_engine_after_the_other);
     TEST(a_stop_ends_everything_and_refuses_new_processes);
     TEST(the_newest_are_ended_first);
+    TEST(processes_use_the_engine_until_they_end);
     TEST(whoever_ignores_a_stop_is_killed);
     TEST(a_callback_that_never_returns_is_left_behind);
     TEST(several_may_stop_it_at_once);
