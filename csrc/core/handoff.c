@@ -14,10 +14,10 @@ void tri_scheduler_watch(tri_scheduler *s, tri_glimpse *glimpse) {
     *glimpse = (tri_glimpse){.worker = active,
                              .serial = serial,
                              .time = tri_clock_monotonic(),
-                             .cpu = active == NULL ? 0 : tri_turnstile_clock(active),
+                             .cpu = active == NULL ? 0 : tri_worker_cpu(active),
                              .arrivals = s->turnstile.arrivals,
                              .admitted = admitted,
-                             .admitted_cpu = admitted == NULL ? 0 : tri_turnstile_clock(admitted),
+                             .admitted_cpu = admitted == NULL ? 0 : tri_worker_cpu(admitted),
                              .doubted = same && glimpse->doubted};
     pthread_mutex_unlock(&s->lock);
 }
@@ -27,7 +27,7 @@ static bool interfered(tri_scheduler *s, const tri_glimpse *before) {
     const tri_turnstile *t = &s->turnstile;
     if (t->arrivals != before->arrivals || t->admitted != before->admitted) return true;
     return t->admitted != NULL &&
-           tri_turnstile_clock(t->admitted) - before->admitted_cpu > TRI_TURN / 4;
+           tri_worker_cpu(t->admitted) - before->admitted_cpu > TRI_TURN / 4;
 }
 
 /* Whether the core's worker sits in a callback that gave the interpreter lock away, or that is old. */
@@ -40,7 +40,7 @@ static bool is_stuck(tri_scheduler *s, tri_glimpse *before, uint64_t now) {
     if (!interfered(s, before)) return same || !forced;
     /* It may merely have lost the lock in the middle of its callback. */
     if (!same) return false;
-    if (before->doubted || tri_turnstile_clock(s->active) - before->cpu >= TRI_TURN) return true;
+    if (before->doubted || tri_worker_cpu(s->active) - before->cpu >= TRI_TURN) return true;
     before->doubted = true;
     return false;
 }
@@ -66,7 +66,7 @@ int tri_scheduler_stand_by(tri_scheduler *s, tri_worker *worker, tri_glimpse *be
     if (s->active != NULL && is_stuck(s, before, now)) {
         tri_worker *stuck = s->active;
         tri_leave_core(s, stuck, TRI_ROLE_DETACHED);
-        if (tri_turnstile_clock(stuck) - before->cpu >= TRI_TURN / 2 && before->worker == stuck)
+        if (tri_worker_cpu(stuck) - before->cpu >= TRI_TURN / 2 && before->worker == stuck)
             tri_turnstile_want(s, stuck); /* it computes: the core shall not have to find out */
         s->handoffs++;
         s->standby_until = s->handoffs_until = now + TRI_STANDBY_STAYS;

@@ -77,7 +77,7 @@ void tri_scheduler_mark(tr_process *dead) {
 /* Whether what was interrupted has had the time to unwind, cleanup and all: on a busy machine its thread
  * hardly runs, and each interrupt more would break its cleanup off. */
 static bool had_its_time(tri_worker *worker, uintptr_t target, uint64_t now) {
-    uint64_t cpu = tri_turnstile_clock(worker);
+    uint64_t cpu = tri_worker_cpu(worker);
     bool known = worker->interrupted == target;
     if (known && cpu - worker->interrupted_cpu < INTERRUPT_AFTER_CPU &&
         now - worker->interrupted_at < INTERRUPT_AFTER)

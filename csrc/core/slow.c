@@ -168,7 +168,7 @@ static bool is_runnable(const tri_suspect *suspect) {
 static int judge(tri_slow *slow, tri_worker *worker, uint64_t now) {
     tri_scheduler *s = &slow->engine->scheduler;
     tri_suspect *suspect = &worker->slow;
-    uint64_t used = tri_turnstile_clock(worker) - suspect->cpu;
+    uint64_t used = tri_worker_cpu(worker) - suspect->cpu;
     bool computes = used > (now - suspect->half) / 200 || is_runnable(suspect) ||
                     atomic_load(&worker->gate) != TRI_GATE_FREE; /* it is made to wait */
     /* The standby has waited for the interpreter lock all the time. */
@@ -206,7 +206,7 @@ static int look_at(tri_slow *slow, tri_worker *worker, uint64_t now) {
         return atomic_load(&suspect->flagged) != 0 ? FLAGGED : FINE;
     if (now - suspect->since < slow->limit / 2) return TIMED;
     if (suspect->half == 0) {
-        suspect->cpu = tri_turnstile_clock(worker);
+        suspect->cpu = tri_worker_cpu(worker);
         suspect->half = now;
     } else if (now - suspect->since >= slow->limit) {
         flag(slow, worker, now);

@@ -54,6 +54,7 @@ static void resend_interrupts(tri_ticker *ticker) {
     if (host->detach != NULL) host->detach(host->context, ticker->host);
 }
 
+/* One tick. Returns how soon the next one is needed. */
 static int tick(tri_ticker *ticker) {
     tri_scheduler *scheduler = &ticker->engine->scheduler;
     uint64_t now = tri_clock_monotonic();

@@ -1,21 +1,14 @@
 /* turnstile.c: see turnstile.h. */
 #include "turnstile.h"
 
-#include <time.h>
-
 #include "engine.h"
+#include "worker.h"
 
 /* How many CPU clocks the ticker reads in one tick at most: a quarter of a microsecond each. */
 enum { LOOKS = 32 };
 
 static bool works(const tri_scheduler *s) {
     return s->engine->options.handoff && s->engine->host.arm != NULL && !s->turnstile.open;
-}
-
-uint64_t tri_turnstile_clock(const tri_worker *worker) {
-    struct timespec time;
-    if (clock_gettime(worker->cpu, &time) != 0) return 0;
-    return (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
 }
 
 /* ---- Lists --------------------------------------------------------------------------------------*/
@@ -42,7 +35,7 @@ static void unpark(tri_turnstile *t, tri_worker *worker) {
         while (t->tail != NULL && t->tail->next_gated != NULL) t->tail = t->tail->next_gated;
     }
     worker->gate = t->admitted == worker ? TRI_GATE_ADMITTED : TRI_GATE_FREE;
-    worker->turn_began = tri_turnstile_clock(worker);
+    worker->turn_began = tri_worker_cpu(worker);
     tri_parker_unpark(&worker->gate_parker);
 }
 
@@ -79,7 +72,7 @@ void tri_turnstile_want(tri_scheduler *s, tri_worker *worker) {
 }
 
 static uint64_t used(const tri_worker *worker) {
-    uint64_t now = tri_turnstile_clock(worker);
+    uint64_t now = tri_worker_cpu(worker);
     return now > worker->turn_began ? now - worker->turn_began : 0;
 }
 
@@ -103,7 +96,7 @@ static void look(tri_scheduler *s, tri_worker *worker) {
     uint64_t serial = atomic_load(&worker->serial);
     if (worker->turn_serial != serial) { /* a callback that was not seen before */
         worker->turn_serial = serial;
-        worker->turn_began = tri_turnstile_clock(worker);
+        worker->turn_began = tri_worker_cpu(worker);
         return;
     }
     /* An armed one that went on came to none of the instructions that were armed: do it again. */
@@ -165,7 +158,7 @@ static tri_worker *next_wanted(tri_scheduler *s) {
             continue;
         }
         worker->gate = TRI_GATE_ARMED;
-        worker->turn_began = tri_turnstile_clock(worker);
+        worker->turn_began = tri_worker_cpu(worker);
         if (worker == t->admitted) t->admitted_at = tri_clock_monotonic();
         return worker;
     }

@@ -63,8 +63,6 @@ void tri_turnstile_core_begins(struct tri_scheduler *scheduler);
 void tri_turnstile_core_idle(struct tri_scheduler *scheduler, uint64_t now);
 /* Let everybody pass from now on. */
 void tri_turnstile_open(struct tri_scheduler *scheduler);
-/* CPU time used by the worker's thread. */
-uint64_t tri_turnstile_clock(const struct tri_worker *worker);
 
 /* Without it. */
 

@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "engine.h"
 
@@ -27,6 +28,12 @@ fail_wake:
 fail:
     free(worker);
     return NULL;
+}
+
+uint64_t tri_worker_cpu(const tri_worker *worker) {
+    struct timespec time;
+    if (clock_gettime(worker->cpu, &time) != 0) return 0;
+    return (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
 }
 
 static void attach(tri_worker *worker) {

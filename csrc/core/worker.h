@@ -1,7 +1,7 @@
 /* worker.h: one engine thread; what the files of the scheduler say to each other.
  *
  * worker.c is the thread's own loop: sleep, attach, run slices in the role it was given. scheduler.c holds
- * the queues, roles.c and handoff.c decide about roles. Nobody else includes this. */
+ * the queues, roles.c and handoff.c decide about roles. */
 #ifndef TRI_WORKER_H
 #define TRI_WORKER_H
 
@@ -28,6 +28,8 @@ typedef struct tri_glimpse {
 tri_worker *tri_worker_new(tri_scheduler *scheduler);
 /* Wake it, or start its thread. */
 void tri_worker_start(tri_worker *worker);
+/* CPU time that its thread has used, in nanoseconds; 0 if that has ended. Any thread. */
+uint64_t tri_worker_cpu(const tri_worker *worker);
 
 /* scheduler.c. The next process, or NULL when the role is over (the worker then has its next one). */
 tr_process *tri_scheduler_next_core(tri_scheduler *scheduler, tri_worker *worker);
