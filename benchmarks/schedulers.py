@@ -414,7 +414,7 @@ def executor_map(work: Callable[[], None], n: int) -> float:
         return timed(lambda: [*executor.map(one, range(n))], n)
 
 
-MOST = 512  # threads of an engine that nobody told otherwise
+LIMITS = (128, 512)  # threads; the second is that of an engine that nobody told otherwise
 NAP = 0.01  # seconds
 
 
@@ -426,8 +426,19 @@ class Napper(tr.GenServer):
         done.send("awake")
 
 
-def naps(n: int, before: int) -> float:
-    """The cost of n callbacks of as many servers, which slept in `before` callbacks already."""
+def naps(n: int, before: int, most: int) -> float:
+    """The cost of n callbacks of as many servers, which slept in `before` callbacks already.
+
+    On an engine of its own with at most so many threads, of which it has none at first.
+    """
+    tr.shutdown()
+    with tr.Engine(max_threads=most):
+        cost = naps_of(n, before)
+    tr.Engine()  # for what is measured next
+    return cost
+
+
+def naps_of(n: int, before: int) -> float:
     me = tr.self()
     nappers = [Napper.start() for _ in range(n)]
 
@@ -445,9 +456,15 @@ def naps(n: int, before: int) -> float:
     return cost / 1e3
 
 
-def executor_naps(n: int) -> float:
-    with ThreadPoolExecutor(MOST) as executor:
-        return timed(lambda: [*executor.map(time.sleep, [NAP] * n)], 1) / 1e3
+def executor_naps(n: int, before: int, most: int) -> float:
+    def nap() -> None:
+        for _ in executor.map(time.sleep, [NAP] * n):
+            pass
+
+    with ThreadPoolExecutor(most) as executor:
+        for _ in range(before):
+            nap()
+        return timed(nap, 1) / 1e3
 
 
 # ---- Rows ---------------------------------------------------------------------------------------
@@ -511,15 +528,15 @@ def map_row(name: str, work: Callable[[], None], n: int) -> Row:
     )
 
 
-def nap_row(name: str, n: int, before: int) -> Row:
+def nap_row(name: str, n: int, before: int, most: int) -> Row:
     found = row(
         GROUP,
-        f"{n:,} callbacks of sleep(10 ms), {name}",
-        partial(naps, n, before),
-        {"ThreadPoolExecutor": partial(executor_naps, n)},
+        f"{n:,} callbacks of sleep(10 ms), {most} threads, {name}",
+        partial(naps, n, before, most),
+        {"ThreadPoolExecutor": partial(executor_naps, n, before, most)},
         unit="us",
     )
-    found.peers["ideal"] = -(-n // MOST) * NAP * 1e6
+    found.peers["ideal"] = -(-n // most) * NAP * 1e6
     return found
 
 
@@ -544,8 +561,11 @@ def rows(quick: bool = False) -> list[Row]:
         *hand_off_rows(n),
         map_row("sleep(1 ms)", sleep_briefly, 2 * n),
         map_row("a file", use_file, 2 * n),
-        nap_row("first ones", 1000, before=0),
-        nap_row("later ones", 1000, before=20),
+        *[
+            nap_row(name, 1000, before, most)
+            for most in LIMITS
+            for name, before in (("first ones", 0), ("later ones", 20))
+        ],
     ]
 
 
