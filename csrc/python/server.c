@@ -337,7 +337,7 @@ int tr_server_result(tr_process *self, tr_server *server, PyObject *result, cons
 
 /* ---- Messages -----------------------------------------------------------------------------------*/
 
-enum { SERVER_INIT = 0x10000, SERVER_CONTINUE };
+enum { SERVER_CONTINUE = TR_SERVER_INIT + 1 };
 
 static void handle_call(tr_process *self, tr_server *server, tr_message *message) {
     tr_state *state = server->state;
@@ -432,7 +432,7 @@ static void dispatch(tr_process *self, tr_server *server, tr_message *message) {
 
 const char *tr_server_callback_name(uint32_t kind) {
     switch (kind) {
-    case SERVER_INIT:
+    case TR_SERVER_INIT:
         return "init";
     case TR_MESSAGE_CAST:
         return "handle_cast";
@@ -472,7 +472,7 @@ static void server_handle(tr_process *self, void *opaque, tr_message *message) {
         dispatch(self, server, message);
         Py_XDECREF((PyObject *)message->term); /* here, where that is known to be allowed */
         message->term = NULL;
-    } else if (message->kind == SERVER_INIT) {
+    } else if (message->kind == TR_SERVER_INIT) {
         handle_init(self, server, message);
     } else {
         stash(server, message);
@@ -506,7 +506,7 @@ static void let_go(tr_server *server) {
     PyErr_Restore(type, value, traceback);
 }
 
-static void server_release(void *opaque) {
+void tr_server_release(void *opaque) {
     tr_server *server = opaque;
     let_go(server);
     cancel_timeout(server);
@@ -535,18 +535,18 @@ const tr_behaviour tr_server_behaviour = {.name = "server",
                                           .begin = server_begin,
                                           .end = server_end,
                                           .handle = server_handle,
-                                          .release = server_release};
+                                          .release = tr_server_release};
 
 const tr_behaviour tr_extended_behaviour = {.name = "stage",
                                             .begin = server_begin,
                                             .end = server_end,
                                             .handle = server_handle,
-                                            .release = server_release};
+                                            .release = tr_server_release};
 
-/* ---- Start --------------------------------------------------------------------------------------*/
+/* ---- Init ---------------------------------------------------------------------------------------*/
 
-static tr_server *server_new(tr_state *state, PyObject *class, PyObject *args, PyObject *keywords,
-                             const tr_server_extension *extend, void *extension) {
+tr_server *tr_server_new(tr_state *state, PyObject *class, PyObject *args, PyObject *keywords,
+                         const tr_server_extension *extend, void *extension) {
     tr_server *server = PyMem_RawCalloc(1, sizeof *server);
     if (server == NULL) {
         PyErr_NoMemory();
@@ -559,7 +559,7 @@ static tr_server *server_new(tr_state *state, PyObject *class, PyObject *args, P
     server->instance =
         server->context == NULL ? NULL : PyObject_CallNoArgs(class);
     if (server->instance == NULL) {
-        server_release(server);
+        tr_server_release(server);
         return NULL;
     }
     server->extend = extend;
@@ -578,62 +578,62 @@ static PyObject *call_init(tr_server *server) {
     return result;
 }
 
-enum { INIT_OK, INIT_IGNORE, INIT_FAILED };
-
 /* Before everything that is in the mailbox; the token is stolen. */
 static int continue_first(tr_process *self, PyObject *token) {
     tr_message *message = tr_message_new(SERVER_CONTINUE);
     if (message == NULL) {
         Py_DECREF(token);
         PyErr_NoMemory();
-        return INIT_FAILED;
+        return TR_INIT_FAILED;
     }
     message->term = token;
     tr_push_front(self, message);
-    return INIT_OK;
+    return TR_INIT_OK;
 }
 
-/* What init returned (stolen). INIT_FAILED with an exception set, or with *reason (owned) for Stop. */
+/* What init returned (stolen). TR_INIT_FAILED with an exception set, or with *reason (owned) for Stop. */
 static int interpret_init(tr_process *self, tr_server *server, PyObject *result,
                           tr_reason **reason) {
     tr_state *state = server->state;
     tr_python *python = &state->python;
     PyObject *token = NULL;
-    int status = INIT_OK;
+    int status = TR_INIT_OK;
     if (server->extend != NULL) result = server->extend->started(self, server, result);
-    if (result == NULL) return PyErr_Occurred() ? INIT_FAILED : INIT_OK;
+    if (result == NULL) return PyErr_Occurred() ? TR_INIT_FAILED : TR_INIT_OK;
     if (result == python->IGNORE) {
-        status = INIT_IGNORE;
+        status = TR_INIT_IGNORE;
     } else if ((PyObject *)Py_TYPE(result) == python->Stop) {
         PyObject *object = PyObject_GetAttr(result, state->texts.reason);
         if (object != NULL)
             *reason = tr_reason_from_python(state, tr_process_engine(self), object);
         Py_XDECREF(object);
-        status = INIT_FAILED;
+        status = TR_INIT_FAILED;
     } else if ((PyObject *)Py_TYPE(result) == python->NoReply) {
         if (emit_events(self, server, result, "init") != 0 ||
             apply_then(self, server, result, &token) != 0)
-            status = INIT_FAILED;
+            status = TR_INIT_FAILED;
         else if (token != NULL)
             status = continue_first(self, token);
     } else if (result != Py_None) {
         tr_raise_bad_return(server, "init", result);
-        status = INIT_FAILED;
+        status = TR_INIT_FAILED;
     }
     Py_DECREF(result);
     return status;
 }
 
-/* Init as a whole, on the process; `result` (stolen) is what it returned, or NULL. INIT_FAILED: *reason (owned) is why, and the exception to log, if any, has
- * been logged; the process has not ended yet. */
+/* Init as a whole, on the process; `result` (stolen) is what it returned, or NULL. TR_INIT_FAILED:
+ * *reason (owned) is why, and the exception to log, if any, has been logged; the process has not ended
+ * yet. */
 static int run_init(tr_process *self, tr_server *server, PyObject *result, tr_reason **reason) {
     *reason = NULL;
     PyObject *exception;
-    int status = result == NULL ? INIT_FAILED : interpret_init(self, server, result, reason);
-    server->ready = status == INIT_OK;
-    if (status != INIT_FAILED || *reason != NULL) return status;
+    int status = result == NULL ? TR_INIT_FAILED : interpret_init(self, server, result, reason);
+    server->ready = status == TR_INIT_OK;
+    if (status != TR_INIT_FAILED || *reason != NULL) return status;
     *reason = tr_raised_reason(server->state, tr_process_engine(self), true, &exception);
-    if (exception != NULL && !tr_process_is_dead(self) && PyErr_GivenExceptionMatches(exception, PyExc_Exception))
+    if (exception != NULL && !tr_process_is_dead(self) &&
+        PyErr_GivenExceptionMatches(exception, PyExc_Exception))
         tr_log_crash(server->state, self, "init", NULL, exception);
     Py_XDECREF(exception);
     return status;
@@ -649,42 +649,21 @@ static void end_quietly(tr_process *self, tr_engine *engine, tr_reason *reason, 
     tr_exit_self(self, reason);
 }
 
-static PyObject *raise_start_error(tr_state *state, tr_engine *engine, tr_reason *reason) {
-    PyObject *detail = tr_reason_to_python(state, reason);
-    tr_reason_release(reason);
-    tr_self_renew(engine); /* this call tells the thread what ended its process */
-    if (detail == NULL) return NULL;
-    if (PyErr_GivenExceptionMatches(detail, PyExc_KeyboardInterrupt))
-        PyErr_SetObject((PyObject *)Py_TYPE(detail), detail);
-    else
-        tr_raise(state, "start_error", detail);
-    Py_DECREF(detail);
-    return NULL;
-}
-
-/* Run init on the calling thread: no thread switch, and the caller waits for it anyway. */
-static PyObject *start_here(tr_state *state, tr_engine *engine, tr_server *server, tr_pid pid) {
-    tr_reason *reason = NULL;
-    tr_process *self = tr_self(engine);
-    PyObject *object = tr_pid_new(state, pid);
+int tr_server_init_here(tr_process *self, tr_server *server, tr_reason **reason) {
+    tr_engine *engine = tr_process_engine(self);
     server_begin(self, server);
-    int status = run_init(self, server, call_init(server), &reason);
+    int status = run_init(self, server, call_init(server), reason);
     server_end(self, server);
-    if (status == INIT_FAILED) {
-        tr_reason_retain(reason);
-        end_quietly(self, engine, reason, false);
-    } else if (status == INIT_IGNORE) {
+    if (status == TR_INIT_FAILED) {
+        tr_reason_retain(*reason);
+        end_quietly(self, engine, *reason, false);
+    } else if (status == TR_INIT_IGNORE) {
         end_quietly(self, engine, tr_reason_constant(TR_NORMAL), true);
     } else if (tr_process_is_dead(self)) {
-        reason = tr_process_reason(self);
-        status = INIT_FAILED;
+        *reason = tr_process_reason(self);
+        status = TR_INIT_FAILED;
     }
-    tr_leave(engine);
-    if (status == INIT_OK && object != NULL) return object;
-    Py_XDECREF(object);
-    if (status == INIT_OK) return NULL;
-    if (status == INIT_IGNORE) return Py_NewRef(state->python.IGNORE);
-    return raise_start_error(state, engine, reason);
+    return status;
 }
 
 /* Init is over: answer the call that asked for it, None or IGNORE. `result` as for run_init. */
@@ -699,15 +678,15 @@ static void init_end(tr_process *self, tr_server *server, PyObject *result, tr_p
         tr_send_message(engine, tr_process_pid(self), server->stash);
         server->stash = next;
     }
-    if (status == INIT_FAILED) {
+    if (status == TR_INIT_FAILED) {
         end_quietly(self, engine, reason, false);
         return;
     }
-    PyObject *answer = status == INIT_IGNORE ? state->python.IGNORE : Py_None;
-    if (status == INIT_IGNORE && tr_process_parent(self) != 0)
+    PyObject *answer = status == TR_INIT_IGNORE ? state->python.IGNORE : Py_None;
+    if (status == TR_INIT_IGNORE && tr_process_parent(self) != 0)
         tr_unlink(self, tr_process_parent(self));
     tr_reply(engine, from, ref, Py_NewRef(answer));
-    if (status == INIT_IGNORE) tr_exit_self(self, tr_reason_constant(TR_NORMAL));
+    if (status == TR_INIT_IGNORE) tr_exit_self(self, tr_reason_constant(TR_NORMAL));
 }
 
 /* Init on a worker, asked for by a call. */
@@ -761,161 +740,9 @@ const tr_behaviour tr_async_server_behaviour = {.name = "server",
                                                 .begin = server_begin,
                                                 .end = server_end,
                                                 .step = server_step,
-                                                .release = server_release};
+                                                .release = tr_server_release};
 
-/* ---- Starting from Python -----------------------------------------------------------------------*/
-
-/* The server has answered IGNORE and is about to end: be told when it has, as it is by a start that runs
- * init itself. -1 with an exception. */
-static int await_end(tr_state *state, tr_engine *engine, tr_process *self, tr_pid pid) {
-    tr_call_options options = {.kind = TR_MESSAGE_STOP, .reason = tr_reason_constant(TR_NORMAL)};
-    tr_reason *ended = NULL;
-    bool timed_out;
-    int result = tr_call(self, pid, &options);
-    if (result == TR_EDEAD) return 0;
-    if (result == TR_OK) tr_await_answer(state, engine, self, TR_FOREVER, &ended, &timed_out);
-    tr_reason_release(ended);
-    if (result != TR_OK) tr_raise_code(state, result);
-    return PyErr_Occurred() ? -1 : 0;
+int tr_server_join_loop(tr_server *server) {
+    server->owner = tr_owner_new(server->state, server->context, server_resumed, server);
+    return server->owner == NULL ? -1 : 0;
 }
-
-/* Nobody waits for the server's init any more, or nobody could ask for it: the server must not stay.
- * `self` is NULL when the caller is dead, and its links with it. */
-static void abandon(tr_engine *engine, tr_process *self, tr_pid pid) {
-    if (self != NULL) tr_unlink(self, pid);
-    tr_exit(engine, 0, pid, tr_reason_constant(TR_KILL));
-}
-
-static PyObject *start_there(tr_state *state, tr_engine *engine, tr_pid pid, uint64_t nanoseconds) {
-    tr_call_options options = {.kind = SERVER_INIT};
-    tr_reason *ended = NULL;
-    bool timed_out = false;
-    tr_process *self = tr_current(state, engine);
-    uint64_t deadline = tr_deadline(engine, nanoseconds);
-    int result = self == NULL ? TR_EKILLED : tr_call(self, pid, &options);
-    if (result != TR_OK) {
-        abandon(engine, self, pid);
-        if (self == NULL) return NULL;
-        if (result != TR_EDEAD) return tr_raise_code(state, result);
-        return raise_start_error(state, engine, tr_reason_constant(TR_NOPROC)); /* killed by others */
-    }
-    PyObject *answer = tr_await_answer(state, engine, self, deadline, &ended, &timed_out);
-    if (ended != NULL) return raise_start_error(state, engine, ended);
-    if (answer == NULL) { /* too late, or an exception in the caller */
-        abandon(engine, self, pid);
-        if (timed_out) tr_raise(state, "start_error", state->texts.timeout);
-        return NULL;
-    }
-    if (answer == state->python.IGNORE && await_end(state, engine, self, pid) == 0) return answer;
-    bool runs = answer != state->python.IGNORE;
-    Py_DECREF(answer);
-    return runs ? tr_pid_new(state, pid) : NULL;
-}
-
-/* What start_server is given, and the server that was spawned. */
-typedef struct start {
-    PyObject *class, *arguments, *keywords, *name, *timeout, *scheduler, *priority;
-    tr_spawn_options options;
-    uint64_t nanoseconds;
-    tr_server *server;
-    tr_pid pid;
-} start;
-
-static int parse_start(PyObject *args, start *start) {
-    int link;
-    if (!PyArg_ParseTuple(args, "OO!OpOOOO:start", &start->class, &PyTuple_Type, &start->arguments,
-                          &start->keywords, &link, &start->name, &start->timeout,
-                          &start->scheduler, &start->priority))
-        return -1;
-    tr_spawn_options *options = &start->options;
-    *options = (tr_spawn_options){.link = link};
-    if (tr_scheduler_kind(start->scheduler, TR_KIND_CORE, &options->kind) != 0 ||
-        tr_priority(start->priority, &options->priority) != 0 ||
-        tr_seconds(start->timeout, "timeout", true, &start->nanoseconds) != 0)
-        return -1;
-    if (start->name == Py_None) return 0;
-    options->name = tr_name(start->name, "name");
-    return options->name == NULL ? -1 : 0;
-}
-
-static int spawn_server(tr_state *state, tr_engine *engine, start *start,
-                        const tr_server_extension *extend, void *extension) {
-    const tr_behaviour *behaviour = extend == NULL ? &tr_server_behaviour : &tr_extended_behaviour;
-    bool on_loop = start->options.kind == TR_KIND_ASYNC && extend == NULL;
-    start->server = server_new(state, start->class, start->arguments, start->keywords, extend,
-                               extension);
-    if (start->server == NULL) return -1;
-    if (tr_check_alive(state, engine) != 0) { /* killed while its class was called */
-        server_release(start->server);
-        return -1;
-    }
-    if (on_loop) {
-        behaviour = &tr_async_server_behaviour;
-        start->server->owner =
-            tr_owner_new(state, start->server->context, server_resumed, start->server);
-        if (start->server->owner == NULL) {
-            server_release(start->server);
-            return -1;
-        }
-    }
-    int result = tr_spawn(engine, &start->options, behaviour, start->server, &start->pid, NULL);
-    if (result == TR_ENAME)
-        tr_raise_taken(state, "already_started", start->pid);
-    else if (result != TR_OK)
-        tr_raise_code(state, result);
-    return result == TR_OK ? 0 : -1;
-}
-
-PyObject *tr_server_start(PyObject *module, PyObject *args, const tr_server_extension *extend,
-                          void *extension) {
-    tr_state *state = tr_state_of(module);
-    start start;
-    if (parse_start(args, &start) != 0) return NULL;
-    if (tr_refuse_to_block(state, "start_link()", "astart_link()") != 0) return NULL;
-    /* Init runs on the calling thread, unless there is a limit, it belongs to the event loop, or a worker
-     * takes its time to start: then the caller waits in the engine, which lets others run. */
-    bool elsewhere = start.options.kind == TR_KIND_PROCESS ||
-                     (start.options.kind == TR_KIND_ASYNC && extend == NULL);
-    start.options.enter = start.nanoseconds == TR_FOREVER && !elsewhere;
-    tr_engine *engine = tr_engine_get(state);
-    if (engine == NULL || tr_check_alive(state, engine) != 0) return NULL;
-    bool known = start.options.link || !start.options.enter;
-    if (known && tr_current(state, engine) == NULL) return NULL;
-    if (spawn_server(state, engine, &start, extend, extension) != 0) return NULL;
-    return start.options.enter ? start_here(state, engine, start.server, start.pid)
-                               : start_there(state, engine, start.pid, start.nanoseconds);
-}
-
-/* As tr_server_start, but init is awaited: (pid, future, ref). */
-PyObject *tr_server_begin(PyObject *module, PyObject *args, const tr_server_extension *extend,
-                          void *extension) {
-    tr_state *state = tr_state_of(module);
-    start start;
-    if (parse_start(args, &start) != 0) return NULL;
-    tr_engine *engine = tr_engine_get(state);
-    if (engine == NULL || tr_current(state, engine) == NULL) return NULL;
-    if (spawn_server(state, engine, &start, extend, extension) != 0) return NULL;
-    PyObject *pid = tr_pid_new(state, start.pid);
-    if (pid == NULL) return NULL;
-    PyObject *wait = tr_await_request(module, pid, SERVER_INIT, Py_None, start.timeout);
-    if (wait == NULL) {
-        Py_DECREF(pid);
-        return NULL;
-    }
-    return Py_BuildValue("NN", pid, wait);
-}
-
-static PyObject *py_begin_server(PyObject *module, PyObject *args) {
-    return tr_server_begin(module, args, NULL, NULL);
-}
-
-static PyObject *py_start_server(PyObject *module, PyObject *args) {
-    return tr_server_start(module, args, NULL, NULL);
-}
-
-PyMethodDef tr_server_functions[] = {
-    {"start_server", py_start_server, METH_VARARGS,
-     "start_server(cls, args, kwargs or None, link, name, timeout, scheduler, priority)"},
-    {"begin_server", py_begin_server, METH_VARARGS, "As start_server -> (pid, (future, ref))"},
-    {NULL, NULL, 0, NULL},
-};

@@ -95,7 +95,26 @@ tr_reason *tr_raised_reason(tr_state *state, tr_engine *engine, bool server,
 void tr_log_crash(tr_state *state, tr_process *process, const char *what, PyObject *message,
                   PyObject *exception);
 
-/* Start a server; `extend` may be NULL. Arguments are those of the Python function core.start_server. */
+/* ---- For server_start.c --------------------------------------------------------------------------*/
+
+/* The message that asks a server for its init; those above are server.c's and the extensions'. */
+enum { TR_SERVER_INIT = 0x10000 };
+enum { TR_INIT_OK, TR_INIT_IGNORE, TR_INIT_FAILED };
+
+/* Make the instance, and the state of its process. NULL with an exception. */
+tr_server *tr_server_new(tr_state *state, PyObject *class, PyObject *args, PyObject *keywords,
+                         const tr_server_extension *extend, void *extension);
+/* Free a state that no process has taken over (the process does so itself when it is buried). */
+void tr_server_release(void *server);
+/* It is to run on the event loop. -1 with an exception. */
+int tr_server_join_loop(tr_server *server);
+/* Run init, as its process, on the thread that has entered that. TR_INIT_FAILED: *reason (owned) is why;
+ * then, and after TR_INIT_IGNORE, the process has ended. */
+int tr_server_init_here(tr_process *self, tr_server *server, tr_reason **reason);
+
+/* ---- Starting -----------------------------------------------------------------------------------*/
+
+/* server_start.c. Start a server; `extend` may be NULL. Arguments are those of the Python function core.start_server. */
 PyObject *tr_server_start(PyObject *module, PyObject *args, const tr_server_extension *extend,
                           void *extension);
 

@@ -210,7 +210,7 @@ int tr_pid_types(PyObject *module, tr_state *state);
 
 extern PyMethodDef tr_process_functions[]; /* process.c */
 extern PyMethodDef tr_call_functions[];    /* call.c */
-extern PyMethodDef tr_server_functions[];  /* server.c */
+extern PyMethodDef tr_server_functions[];  /* server_start.c */
 extern PyMethodDef tr_wait_functions[];    /* wait.c */
 extern PyMethodDef tr_engine_functions[];  /* engine.c */
 extern PyMethodDef tr_talk_functions[];    /* worker_talk.c */
