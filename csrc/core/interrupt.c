@@ -8,7 +8,8 @@
  * sets the target and then looks at DEAD. A process that was ended while its worker ran an inner one
  * (tr_spawn with enter) is interrupted when the inner one is left. Interrupts are sent by attached
  * threads; while the engine stops, which is done by a detached one, it only marks, and the ticker, which
- * sends all again every few milliseconds, attaches itself. */
+ * sends all again every few milliseconds, attaches itself. The host may hold one back (tr_host.interrupt);
+ * that is tried again by the ticker, too. */
 #include "engine.h"
 #include "worker.h"
 
@@ -26,6 +27,7 @@ static void set_target(tri_worker *worker, tr_process *process) {
             break;
     }
     if ((old & MARKED) == 0) return;
+    atomic_store(&worker->held_back, 0);
     atomic_fetch_sub(&engine->scheduler.marked, 1);
     if (engine->host.interrupt_clear != NULL)
         engine->host.interrupt_clear(engine->host.context, worker->host);
@@ -36,11 +38,22 @@ void tri_scheduler_enter(tr_process *process) {
     if (worker != NULL) set_target(worker, process);
 }
 
+/* What the host holds back because it is no good moment is sent all the same once the thread has computed
+ * on: where it waits an interrupt does nothing anyway. */
+static void deliver(tr_engine *engine, tri_worker *worker, uintptr_t process) {
+    uint64_t cpu = tri_worker_cpu(worker);
+    bool again = atomic_load(&worker->held_back) == process;
+    if (!again) worker->held_back_cpu = cpu;
+    bool at_once = again && cpu - worker->held_back_cpu >= INTERRUPT_AFTER_CPU;
+    bool sent = engine->host.interrupt(engine->host.context, worker->host, at_once);
+    atomic_store(&worker->held_back, sent ? 0 : process);
+}
+
 static void send_interrupt(tr_engine *engine, tri_worker *worker, uintptr_t from, bool attached) {
     uintptr_t process = from & ~(uintptr_t)(BUSY | MARKED);
     if (!atomic_compare_exchange_strong(&worker->target, &from, process | BUSY)) return;
     if ((from & MARKED) == 0) atomic_fetch_add(&engine->scheduler.marked, 1);
-    if (attached) engine->host.interrupt(engine->host.context, worker->host);
+    if (attached) deliver(engine, worker, process);
     atomic_store(&worker->target, process | MARKED);
 }
 
@@ -95,7 +108,9 @@ void tri_scheduler_interrupt_again(tri_scheduler *s) {
         uintptr_t target = atomic_load(&worker->target);
         if ((target & MARKED) == 0 || (target & BUSY) != 0) continue;
         tri_turnstile_release(s, worker);
-        if (had_its_time(worker, target, now)) send_interrupt(s->engine, worker, target, true);
+        bool owed = atomic_load(&worker->held_back) == (target & ~(uintptr_t)MARKED);
+        if (owed || had_its_time(worker, target, now))
+            send_interrupt(s->engine, worker, target, true);
     }
 }
 

@@ -111,6 +111,10 @@ typedef struct tri_worker {
     /* The ticker's: whom it saw interrupted, the thread's CPU clock and the time then. */
     uintptr_t interrupted;
     uint64_t interrupted_cpu, interrupted_at;
+    /* Whose interrupt the host holds back (0: nobody's), and the thread's CPU clock when it began to.
+     * Written by whoever made `target` BUSY; put back by the worker itself. */
+    _Atomic uintptr_t held_back;
+    uint64_t held_back_cpu;
     /* The turnstile's, under lock; `gate` is read by its own thread without it. */
     clockid_t cpu;
     _Atomic uint8_t gate;

@@ -149,8 +149,9 @@ typedef struct tr_host {
     void (*attach)(void *context, void *thread);
     void (*detach)(void *context, void *thread);
     /* Make the code that this engine thread runs unwind soon (kill). The caller is attached and may
-     * hold a lock of the engine's: must not call it back. */
-    void (*interrupt)(void *context, void *thread);
+     * hold a lock of the engine's: must not call it back. False: this is no good moment, try again
+     * soon; with `at_once` any is. */
+    bool (*interrupt)(void *context, void *thread, bool at_once);
     /* Take an interrupt back that did not arrive. On the thread itself, attached. */
     void (*interrupt_clear)(void *context, void *thread);
     /* A callback returned in a forked child: end the child; does not return. */

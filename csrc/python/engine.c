@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "interrupt.h"
 #include "loop.h"
 #include "turnstile.h"
 
@@ -76,32 +77,6 @@ static void host_thread_stop(void *context, void *thread) {
     PyThreadState_DeleteCurrent();
 }
 
-static void host_interrupt(void *context, void *thread) {
-    tr_state *state = context;
-    unsigned long id = ((PyThreadState *)thread)->thread_id;
-    PyThreadState_SetAsyncExc(id, state->Killed);
-    tr_talk_interrupt(state, id);
-}
-
-/* Up to 3.12 taking an exception back leaves the request to look for one set, for all threads: every bytecode
- * that looks takes the slow way from then on, and a traced function never gets past its first. So it is
- * raised, where it does no harm. */
-static void host_interrupt_clear(void *context, void *thread) {
-#if PY_VERSION_HEX < 0x030D0000
-    tr_state *state = context;
-    while (((PyThreadState *)thread)->async_exc != NULL) {
-        /* Once more: another thread that took its own has taken the request for all. */
-        PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, state->Killed);
-        PyObject *done = PyObject_CallNoArgs(state->python.do_nothing);
-        if (done == NULL) PyErr_Clear();
-        Py_XDECREF(done);
-    }
-#else
-    (void)context;
-    PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, NULL);
-#endif
-}
-
 static void host_forked(void *context) {
     tr_state *state = context;
     Py_XDECREF(PyObject_CallNoArgs(state->python.forked_exit));
@@ -123,8 +98,8 @@ static tr_host host_of(tr_state *state) {
                      .thread_stop = host_thread_stop,
                      .attach = host_attach,
                      .detach = host_detach,
-                     .interrupt = host_interrupt,
-                     .interrupt_clear = host_interrupt_clear,
+                     .interrupt = tr_host_interrupt,
+                     .interrupt_clear = tr_host_interrupt_clear,
                      .forked = host_forked,
                      .arm = tr_turnstile_arm,
                      .disarm = tr_turnstile_disarm,

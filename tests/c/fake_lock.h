@@ -105,10 +105,17 @@ static void fake_detach(void *context, void *thread) {
     lock_give();
 }
 
-static void fake_interrupt(void *context, void *thread) {
+static _Atomic int fake_refusals; /* so many interrupts are held back */
+
+static bool fake_interrupt(void *context, void *thread, bool at_once) {
     (void)context;
     CHECK(lock.held);
+    if (!at_once && atomic_load(&fake_refusals) > 0) {
+        atomic_fetch_sub(&fake_refusals, 1);
+        return false;
+    }
     atomic_store(&((fake_thread *)thread)->interrupted, true);
+    return true;
 }
 
 static void fake_clear(void *context, void *thread) {

@@ -369,6 +369,21 @@ static void a_kill_interrupts_its_victim_and_nobody_else(void) {
     locked_engine_end(engine);
 }
 
+static void an_interrupt_that_is_held_back_is_sent_in_the_end(void) {
+    for (int refusals = 1; refusals <= 1000000; refusals *= 1000) {
+        engine = locked_engine(0);
+        reset();
+        tr_pid victim = start(engine, &(actor){.handle = spin_until_interrupted});
+        tell(engine, victim, 0);
+        EVENTUALLY_UNLOCKED(atomic_load(&started_count) == 1);
+        atomic_store(&fake_refusals, refusals);
+        tr_exit(engine, 0, victim, tr_reason_constant(TR_KILL));
+        EVENTUALLY_UNLOCKED(atomic_load(&count) == 1);
+        CHECK(atomic_exchange(&fake_refusals, 0) < refusals);
+        locked_engine_end(engine);
+    }
+}
+
 /* It is killed while it runs an inner process: that one is left alone, and it is told after. */
 static void run_an_inner_one(tr_process *self, actor *me, tr_message *message) {
     (void)me, (void)message;
@@ -442,6 +457,7 @@ int main(void) {
     TEST(one_thread_does_everything);
     TEST(a_thread_that_fails_to_start_is_tried_again);
     TEST(a_kill_interrupts_its_victim_and_nobody_else);
+    TEST(an_interrupt_that_is_held_back_is_sent_in_the_end);
     TEST(an_outer_process_is_interrupted_when_the_inner_one_is_left);
     TEST(a_stop_interrupts_what_spins);
     TEST(an_idle_engine_sleeps);

@@ -496,7 +496,10 @@ static void play(const tr_host *host, const tr_options *options) {
     engine_end(engine);
 }
 
-static void interrupt(void *context, void *thread) { (void)context, (void)thread; }
+static bool interrupt(void *context, void *thread, bool at_once) {
+    (void)context, (void)thread, (void)at_once;
+    return true;
+}
 
 static void all_promises_hold_in_parallel(void) {
     locked = false;

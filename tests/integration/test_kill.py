@@ -7,6 +7,8 @@ whatever it returns is dropped; the next process on the same worker never notice
 import collections
 import contextlib
 import functools
+import io
+import logging
 import operator
 import socket
 import sys
@@ -16,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import LIMIT, eventually
+from support import GIL, LIMIT, eventually
 
 import tailrace as tr
 
@@ -459,3 +461,76 @@ def test_o43_a_kill_leaves_nothing_set_that_other_threads_run_into(
 
     threading.Thread(target=run_traced, daemon=True).start()
     assert ran.wait(LIMIT)
+
+
+def by_hand(lock: Any) -> None:
+    lock.acquire()
+    try:
+        pass
+    finally:
+        lock.release()
+
+
+def by_a_limit(lock: Any) -> None:
+    if lock.acquire(timeout=LIMIT):
+        lock.release()
+
+
+def by_a_condition(lock: Any) -> None:
+    with threading.Condition(lock):
+        pass
+
+
+def by_with(lock: Any) -> None:
+    with lock:
+        pass
+
+
+def by_logging(lock: Any) -> None:
+    handler = logging.StreamHandler(io.StringIO())
+    handler.lock = lock
+    handler.handle(logging.makeLogRecord({"msg": "hello"}))
+
+
+ANYWHERE = [by_logging, by_with]
+UNDER_THE_GIL = [by_hand, by_a_limit, by_a_condition]  # else nobody knows where the victim is
+
+
+@pytest.mark.parametrize("take", ANYWHERE + (UNDER_THE_GIL if GIL else []))
+def test_o43_a_kill_of_who_waits_for_a_lock_leaves_it_free(
+    take: Callable[[Any], None], scheduler: str
+) -> None:
+    """One that is torn out right where it got the lock would never let go of it."""
+    lock = threading.RLock()
+    waits: list[int] = []
+
+    def wait() -> None:
+        waits.append(threading.get_ident())
+        take(lock)
+
+    with lock:
+        pid, ref = running(wait, scheduler)
+        eventually(lambda: waits and is_below(take, sys._current_frames()[waits[0]]))
+        pid.exit("kill")
+        assert tr.receive(ref, timeout=LIMIT).reason == "killed"
+    eventually(lambda: pid not in tr.processes())
+    assert lock.acquire(timeout=LIMIT)
+
+
+def is_below(function: Callable[[Any], None], frame: Any) -> bool:
+    """Whether a thread is in the function, wherever in it."""
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
+def test_o43_a_kill_interrupts_what_spins_in_a_function_named_as_one_of_a_lock(
+    scheduler: str,
+) -> None:
+    class Busy:
+        def acquire(self) -> None:
+            spin()
+
+    pid, ref = running(Busy().acquire, scheduler)
+    pid.exit("kill")
+    assert_killed(pid, ref)

@@ -1,0 +1,104 @@
+/* interrupt.c: how Python code of a killed process is made to unwind: its thread is to raise Killed, which
+ * it does at the next instruction that looks. `finally` and `with` let go of what the code holds.
+ *
+ * But a thread that waits for a lock raises as soon as it has got it, before it is in the `try` or in
+ * the `with` that would let go of it: the lock would stay taken for ever, and with the one of a logging
+ * handler (up to 3.12) every process would hang that logs. So a thread that is about to take something,
+ * or to let go of it, is not interrupted there: by the names of its innermost function and of what that
+ * calls. The caller tries again soon; nothing is lost, as a thread that waits in C does not unwind before it
+ * returns from there.
+ *
+ * Where the interrupt is sent is where it hits, as the sender has the interpreter lock meanwhile. On a
+ * free-threaded build the thread may be elsewhere by then, and its frames cannot be read: there nothing is
+ * held back (3.13's logging takes its locks by `with` on the lock itself, which no interrupt gets into). */
+#include "interrupt.h"
+
+#include <opcode.h>
+
+#include "loop.h"
+
+#ifndef Py_GIL_DISABLED
+
+static bool is_of_a_lock(PyObject *name) {
+    static const char *const names[] = {"acquire",     "release",          "__enter__",
+                                        "__exit__",    "_acquire_restore", "_release_save",
+                                        "_acquireLock", "_releaseLock"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0) return true;
+    return false;
+}
+
+/* The method that the code calls at this instruction, or somewhat before; NULL if there is none nearby. */
+static PyObject *method_called(PyCodeObject *code, int instruction) {
+    enum { NEARBY = 24 }; /* instructions, caches among them */
+    PyObject *bytes = PyCode_GetCode(code);
+    if (bytes == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(bytes);
+    PyObject *found = NULL;
+    Py_ssize_t names = PyTuple_GET_SIZE(code->co_names);
+    int last = instruction > 2 * NEARBY ? instruction - 2 * NEARBY : 0;
+    for (int i = instruction; i >= last && found == NULL; i -= 2) {
+#if PY_VERSION_HEX < 0x030C0000
+        int name = text[i] == LOAD_METHOD ? text[i + 1] : -1;
+#else
+        int name = text[i] == LOAD_ATTR ? text[i + 1] >> 1 : -1;
+#endif
+        if (name >= 0 && name < names) found = PyTuple_GET_ITEM(code->co_names, name);
+    }
+    Py_DECREF(bytes);
+    return found;
+}
+
+/* Whether the thread is where an interrupt would leave something taken. Without a collection, which could run
+ * anything: the caller may hold a lock of the engine's. */
+static bool is_at_a_lock(PyThreadState *thread) {
+    int collects = PyGC_Disable();
+    PyFrameObject *frame = PyThreadState_GetFrame(thread);
+    bool found = false;
+    if (frame != NULL) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        PyObject *method = method_called(code, PyFrame_GetLasti(frame));
+        found = is_of_a_lock(code->co_name) || (method != NULL && is_of_a_lock(method));
+        Py_DECREF(code);
+        Py_DECREF(frame);
+    }
+    if (collects) PyGC_Enable();
+    return found;
+}
+
+#endif
+
+bool tr_host_interrupt(void *context, void *thread, bool at_once) {
+    tr_state *state = context;
+    unsigned long id = ((PyThreadState *)thread)->thread_id;
+#ifndef Py_GIL_DISABLED
+    if (!at_once && is_at_a_lock(thread)) return false;
+#else
+    (void)at_once;
+#endif
+    PyThreadState_SetAsyncExc(id, state->Killed);
+    tr_talk_interrupt(state, id);
+    return true;
+}
+
+/* Up to 3.12 taking an exception back leaves the request to look for one set, for all threads: every bytecode
+ * that looks takes the slow way from then on, and a traced function never gets past its first. So it is
+ * raised, where it does no harm. */
+void tr_host_interrupt_clear(void *context, void *thread) {
+#if PY_VERSION_HEX < 0x030D0000
+    tr_state *state = context;
+    while (((PyThreadState *)thread)->async_exc != NULL) {
+        /* Once more: another thread that took its own has taken the request for all. */
+        PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, state->Killed);
+        PyObject *done = PyObject_CallNoArgs(state->python.do_nothing);
+        if (done == NULL) PyErr_Clear();
+        Py_XDECREF(done);
+    }
+#else
+    (void)context;
+    PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, NULL);
+#endif
+}
