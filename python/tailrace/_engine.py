@@ -91,9 +91,9 @@ def shutdown(timeout: float | None = None) -> None:
     to end (default: the engine's `stop_timeout`, 10); then it is killed, and named in the log.
 
     Until it ends a process may use the engine as before, and start others, which are asked in turn;
-    other threads can start none. Any thread that is no process of the engine may call this. After it, engine calls raise
-    `EngineStopped` until an `Engine` is started. Does nothing when no engine runs. A callback that
-    does not return keeps its thread; that is not waited for.
+    other threads can start none. Any thread that is no process of the engine may call this. After
+    it, engine calls raise `EngineStopped` until an `Engine` is started. Does nothing when no engine
+    runs. A callback that does not return keeps its thread; that is not waited for.
 
     >>> import tailrace as tr
     >>> tr.shutdown()
