@@ -28,6 +28,12 @@ static bool is_of_a_lock(PyObject *name) {
     return false;
 }
 
+/* That waits by taking a lock which nobody else will want, and has its `try`: whoever is killed there must
+ * not go on with what it waited for. */
+static bool is_condition_wait(PyObject *name) {
+    return PyUnicode_CompareWithASCIIString(name, "wait") == 0;
+}
+
 /* The method that the code calls at this instruction, or somewhat before; NULL if there is none nearby. */
 static PyObject *method_called(PyCodeObject *code, int instruction) {
     enum { NEARBY = 24 }; /* instructions, caches among them */
@@ -61,7 +67,8 @@ static bool is_at_a_lock(PyThreadState *thread) {
     if (frame != NULL) {
         PyCodeObject *code = PyFrame_GetCode(frame);
         PyObject *method = method_called(code, PyFrame_GetLasti(frame));
-        found = is_of_a_lock(code->co_name) || (method != NULL && is_of_a_lock(method));
+        found = is_of_a_lock(code->co_name) ||
+                (method != NULL && is_of_a_lock(method) && !is_condition_wait(code->co_name));
         Py_DECREF(code);
         Py_DECREF(frame);
     }
