@@ -22,10 +22,10 @@ Outcome = tuple[bool, Any]
 """Whether it returned; and what it returned or raised."""
 
 
-async def outcome(awaitable: Awaitable[Any]) -> Outcome:
-    """Await something; what it raises is an answer, too."""
+async def outcome(function: Callable[..., Awaitable[Any]], *args: Any) -> Outcome:
+    """Call a coroutine function; what it raises is an answer, too."""
     try:
-        return True, await awaitable
+        return True, await function(*args)
     except BaseException as error:
         return False, error
 
@@ -34,8 +34,8 @@ async def _outcomes(function: Callable[[Any], Awaitable[Any]], items: list[Any])
     import asyncio
 
     if len(items) == 1:
-        return [await outcome(function(items[0]))]
-    return await asyncio.gather(*(outcome(function(item)) for item in items))
+        return [await outcome(function, items[0])]
+    return await asyncio.gather(*(outcome(function, item) for item in items))
 
 
 class _Runner(GenServer):
@@ -45,7 +45,9 @@ class _Runner(GenServer):
         _core.monitor(stage)
         _core.act_for(stage)
 
-    async def handle_call(self, request: Awaitable[Any], caller: _core.From) -> Outcome:
+    async def handle_call(
+        self, request: Callable[[], Awaitable[Any]], caller: _core.From
+    ) -> Outcome:
         return await outcome(request)
 
     def handle_info(self, message: Any) -> Any:
@@ -59,11 +61,16 @@ class Companion:
         """Nothing runs yet."""
         self._runner: _core.Pid | None = None
 
-    def run(self, awaitable: Awaitable[Any]) -> Any:
-        """Have it awaited on the event loop; return or raise what it comes to."""
+    def run(self, function: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> Any:
+        """Have a coroutine function called on the event loop; return or raise what it comes to.
+
+        The coroutine is made there, by whoever runs it: of one that is made here, and never gets
+        there because the stage is killed, Python would say that it was never awaited.
+        """
         if self._runner is None:
             self._runner = _Runner.start_link(_core.self())
-        returned, value = _core.call(self._runner, awaitable, None)
+        request = functools.partial(function, *args, **kwargs)
+        returned, value = _core.call(self._runner, request, None)
         if returned:
             return value
         raise value
@@ -72,7 +79,7 @@ class Companion:
         self, function: Callable[[Any], Awaitable[Any]], items: list[Any]
     ) -> list[Outcome]:
         """Have a coroutine function called with each item, all at the same time."""
-        outcomes: list[Outcome] = self.run(_outcomes(function, items))
+        outcomes: list[Outcome] = self.run(_outcomes, function, items)
         return outcomes
 
     def plain(self, callback: Any) -> Any:
@@ -82,6 +89,6 @@ class Companion:
 
         @functools.wraps(callback)
         def run(*args: Any, **kwargs: Any) -> Any:
-            return self.run(callback(*args, **kwargs))
+            return self.run(callback, *args, **kwargs)
 
         return run

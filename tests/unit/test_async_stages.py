@@ -1,7 +1,9 @@
 """Stages and pipelines with `async def` callbacks: coroutines on the engine's event loop."""
 
 import asyncio
+import gc
 import threading
+import warnings
 from typing import Any
 
 import pytest
@@ -124,6 +126,42 @@ def test_o43_a_killed_stage_cancels_its_coroutine_and_leaves_nothing() -> None:
     assert cancelled.wait(LIMIT)
     numbers.stop()
     eventually(lambda: tr.processes() == [tr.self()])
+
+
+def test_o43_a_coroutine_that_never_ran_is_no_warning() -> None:
+    blocks, gate = threading.Event(), threading.Event()
+
+    class Sink(tr.Consumer):
+        async def handle_info(self, message: Any) -> None:
+            message.send("handled")
+
+        def handle_events(self, events: list[Any], sender: Any) -> None:
+            pass
+
+    async def block() -> None:
+        blocks.set()
+        gate.wait(LIMIT)
+
+    def companion_is_asked() -> bool:
+        infos = [tr.process_info(pid) for pid in tr.processes() if pid != tr.self()]
+        return any(info is not None and info.message_queue_len for info in infos)
+
+    sink = Sink.start()
+    sink.send(tr.self())
+    assert tr.receive(timeout=LIMIT) == "handled"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tr.spawn(block)
+        assert blocks.wait(LIMIT)
+        ref = tr.monitor(sink)
+        sink.send(tr.self())
+        eventually(companion_is_asked)
+        sink.exit("kill")
+        assert tr.receive(ref, timeout=LIMIT).reason == "killed"
+        gate.set()
+        eventually(lambda: tr.processes() == [tr.self()])
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_areceive_is_for_functions_and_servers() -> None:
