@@ -70,8 +70,10 @@ void tri_loop_signal(tr_loop *loop) {
     while (write(loop->fd, &one, sizeof one) < 0 && errno == EINTR) continue;
 }
 
+/* A forked child shares the descriptor with its parent, whose wake-ups it must leave there. */
 static void hush(tr_loop *loop) {
     uint64_t count;
+    if (atomic_load_explicit(&loop->engine->forked, memory_order_relaxed)) return;
     while (read(loop->fd, &count, sizeof count) < 0 && errno == EINTR) continue;
     atomic_store(&loop->signalled, false);
 }
@@ -296,13 +298,11 @@ int tr_await_call(tr_process *self, tr_loop *loop, tr_pid callee, tr_call_option
     return TR_OK;
 }
 
-bool tr_await_cancel(tr_engine *engine, tr_ref ref, void **context) {
+bool tr_await_cancel(tr_engine *engine, tr_ref ref, const void *context) {
     pthread_mutex_lock(&engine->bonds.lock);
     tri_await *await = find(engine, ref);
-    if (await != NULL) {
-        *context = await->public.context;
-        conclude(await);
-    }
+    if (await != NULL && await->public.context != context) await = NULL;
+    if (await != NULL) conclude(await);
     pthread_mutex_unlock(&engine->bonds.lock);
     if (await == NULL) return false;
     release(await);

@@ -52,9 +52,10 @@ int tr_await_call(tr_process *self, tr_loop *loop, tr_pid callee, tr_call_option
                   uint64_t deadline, bool alone, void *context, tr_ref *ref);
 /* Wait for `deadline` only. */
 int tr_await_sleep(tr_process *self, tr_loop *loop, uint64_t deadline, void *context, tr_ref *ref);
-/* Give up: *context is the caller's again and whatever would have come is dropped. False if it has been
- * completed (then tr_loop_take gives it, or gave it). */
-bool tr_await_cancel(tr_engine *engine, tr_ref ref, void **context);
+/* Give up what was begun with this context, which is the caller's again; whatever would have come is
+ * dropped. False if it has been completed (then tr_loop_take gives it, or gave it), also by the stop of another
+ * engine, whose refs are those of this one again. */
+bool tr_await_cancel(tr_engine *engine, tr_ref ref, const void *context);
 
 /* Wake `loop`, once, when the next message comes for the calling thread's own process; `loop` is the
  * thread's. False if there is a new one already: look again. */

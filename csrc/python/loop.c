@@ -256,8 +256,10 @@ static door *door_new(tr_state *state, tr_engine *engine, PyObject *loop) {
     return NULL;
 }
 
-/* The door of an engine that was stopped, or of the parent of a forked child. */
+/* The door of an engine that was stopped, or of the parent of a forked child. Who waits there hears of it
+ * now: the loop will not open it any more. */
 static int forget(tr_loop_state *loops, PyObject *loop, door *old) {
+    complete_all(old->state, tr_loop_take(old->loop));
     PyObject *fd = PyLong_FromLong(tr_loop_fd(old->loop));
     PyObject *done =
         fd == NULL ? NULL : PyObject_CallMethodOneArg(loop, loops->remove_reader, fd);
@@ -449,14 +451,13 @@ done:
 static PyObject *await_cancel(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     tr_state *state = tr_state_of(module);
     tr_engine *engine = atomic_load(&state->engine);
-    void *context;
     if (count != 2) {
         PyErr_SetString(PyExc_TypeError, "await_cancel() takes future, ref");
         return NULL;
     }
     unsigned long long ref = PyLong_AsUnsignedLongLong(args[1]);
     if (ref == (unsigned long long)-1 && PyErr_Occurred()) return NULL;
-    if (engine != NULL && tr_await_cancel(engine, ref, &context)) Py_DECREF((PyObject *)context);
+    if (engine != NULL && tr_await_cancel(engine, ref, args[0])) Py_DECREF(args[0]); /* its await's */
     Py_RETURN_NONE;
 }
 

@@ -211,15 +211,16 @@ static void mail_that_was_seen_does_not_step_it_again(void) {
 
 static job the_job;
 
-/* Waits for a moment of its own, which runs the job. */
+/* When it is told, it waits for a moment of its own, which runs the job. */
 static int begin_job(tr_process *self, actor *me, uint64_t *deadline) {
+    tr_cursor cursor = {0};
     tr_ref ref;
-    (void)deadline;
-    if (me->number == 0) {
-        me->number = 1;
-        the_job.process = acquire(self);
-        CHECK_EQ(tr_await_sleep(self, own_loop, in(MS), &the_job, &ref), TR_OK);
-    }
+    (void)me, (void)deadline;
+    tr_message *message = tr_receive(self, NULL, NULL, &cursor);
+    if (message == NULL) return TR_STEP_MESSAGE;
+    tr_message_free(tr_process_engine(self), message);
+    the_job.process = acquire(self);
+    CHECK_EQ(tr_await_sleep(self, own_loop, in(MS), &the_job, &ref), TR_OK);
     return TR_STEP_DEADLINE;
 }
 
@@ -251,6 +252,7 @@ static void between_enter_and_leave_it_is_the_process(void) {
     the_job = (job){.run = be_the_process, .peer = here(engine)};
     tr_pid pid = start_on_loop(engine, &(actor){.step = begin_job});
     tr_ref ref = watch(engine, pid);
+    tell(engine, pid, 0);
     CHECK_EQ(take_number(engine, TR_MESSAGE_TERM), 1);
     CHECK_EQ(take_end(engine, TR_MESSAGE_DOWN, pid, ref, NULL), TR_SHUTDOWN);
     EVENTUALLY(atomic_load(&live_actors) == 0);

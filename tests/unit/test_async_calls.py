@@ -333,3 +333,24 @@ def test_a_stopped_engine_ends_all_waits() -> None:
         await echo.astop()
 
     run(main())
+
+
+def test_waits_of_a_stopped_engine_and_those_of_the_next_one_are_told_apart() -> None:
+    async def main() -> None:
+        old = [asyncio.create_task(tr.asleep(LIMIT)) for _ in range(100)]
+        await asyncio.sleep(0)  # they have begun
+        tr.shutdown()
+        tr.Engine()
+        server = Server.start()
+        new = [asyncio.create_task(server.acall(later, LIMIT)) for _ in range(100)]
+        asyncio.get_running_loop().call_soon(lambda: [task.cancel() for task in old[:50]])
+        while await server.acall(lambda self, caller: len(self.waiting)) < 100:
+            pass
+        server.cast("answer")
+        assert await asyncio.gather(*new) == ["answer"] * 100
+        ended = await asyncio.gather(*old, return_exceptions=True)
+        assert {type(error) for error in ended[:50]} == {asyncio.CancelledError}
+        assert {type(error) for error in ended[50:]} == {tr.EngineStopped}
+        await server.astop()
+
+    run(main())
