@@ -672,12 +672,12 @@ static void init_end(tr_process *self, tr_server *server, PyObject *result, tr_p
     tr_engine *engine = tr_process_engine(self);
     tr_state *state = server->state;
     tr_reason *reason;
-    int status = run_init(self, server, result, &reason);
-    while (server->stash != NULL) { /* behind a continue, in the order they came */
+    while (server->stash != NULL) { /* before what came later; a continue comes before them */
         tr_message *next = server->stash->next;
-        tr_send_message(engine, tr_process_pid(self), server->stash);
+        tr_push_front(self, server->stash);
         server->stash = next;
     }
+    int status = run_init(self, server, result, &reason);
     if (status == TR_INIT_FAILED) {
         end_quietly(self, engine, reason, false);
         return;

@@ -434,3 +434,35 @@ def test_keyboard_interrupt_in_init_is_raised_as_it_is() -> None:
     with pytest.raises(KeyboardInterrupt):
         Server.start_link(fail(KeyboardInterrupt()))
     assert tr.self().alive
+
+
+def test_o20_messages_that_come_before_init_stay_in_order() -> None:
+    class Keeps(tr.GenServer):
+        def init(self) -> None:
+            self.got: list[int] = []
+
+        def handle_info(self, message: int) -> None:
+            self.got.append(message)
+
+        def handle_call(self, request: Any, caller: tr.From) -> list[int]:
+            return self.got.copy()
+
+    def send_when_it_is_there() -> None:
+        for _ in range(rounds):
+            while (pid := tr.whereis("keeps")) is None:
+                pass
+            for number in range(20):
+                pid.send(number)
+            assert gone.acquire(timeout=LIMIT)
+
+    rounds, gone = 100, threading.Semaphore(0)
+    sender = threading.Thread(target=send_when_it_is_there, daemon=True)
+    sender.start()
+    for _ in range(rounds):
+        server = Keeps.start(name="keeps", timeout=LIMIT)
+        eventually(lambda server=server: len(server.call("got", LIMIT)) == 20)
+        assert server.call("got", LIMIT) == list(range(20))
+        server.exit("kill")
+        assert tr.whereis("keeps") is None
+        gone.release()
+    sender.join(LIMIT)
