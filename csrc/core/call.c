@@ -66,8 +66,9 @@ void tri_call_drop(tr_process *process) {
 
 tr_process *tri_call_callee(tr_process *process) {
     tri_call *call = atomic_load(&process->call);
-    if (call != NULL && call->bond.tied) return call->bond.right;
-    return process->kind == TR_KIND_ASYNC ? tri_await_callee(process) : NULL;
+    tr_process *callee = process->kind == TR_KIND_ASYNC ? tri_await_callee(process) : NULL;
+    if (callee != NULL) return callee; /* first: one that calls meanwhile calls who awaits this for it */
+    return call != NULL && call->bond.tied ? call->bond.right : NULL;
 }
 
 void tri_call_broken(tri_bond *bond, tr_reason *reason) {
@@ -89,9 +90,12 @@ static bool is_held_by(const tr_process *process, const tr_process *self) {
 
 bool tri_call_closes_cycle(tr_process *self, tr_process *callee, tr_call_options *options) {
     size_t length = 1;
-    tr_process *process = callee;
-    for (; process != NULL && !is_held_by(process, self); process = tri_call_callee(process))
-        length++;
+    tr_process *process = callee, *behind = callee; /* half as fast: to be met again in a circle of others */
+    while (process != NULL && !is_held_by(process, self)) {
+        process = tri_call_callee(process);
+        if (length++ % 2 == 0) behind = tri_call_callee(behind);
+        if (process == behind) return false;
+    }
     if (process == NULL) return false;
     if (process != self) length++;
     options->length = length;

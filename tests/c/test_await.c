@@ -364,6 +364,51 @@ static void only_who_waits_alone_closes_a_circle_O110(void) {
     engine_end(engine);
 }
 
+/* Awaits, alone, whom it is told about, and does not answer; a term has it give up the last. */
+typedef struct waits { slot slot; tr_loop *loop; tr_ref last; } waits;
+
+static void await_alone(tr_process *self, actor *me, tr_message *message) {
+    tr_engine *engine = tr_process_engine(self);
+    waits *waits = me->data;
+    tr_call_options options = {.kind = TR_MESSAGE_CALL, .term = NULL};
+    if (message->kind == TR_MESSAGE_TERM)
+        CHECK(tr_await_cancel(engine, waits->last, &waits->slot));
+    else if (message->kind == TR_MESSAGE_USER)
+        tr_await_call(self, waits->loop, message->from, &options, TR_FOREVER, true,
+                      &waits->slot, &waits->last);
+    else
+        return; /* a request */
+    tell(engine, me->peer, 0);
+}
+
+/* One that awaits two at a time, as no coroutine should, hides a circle from the search, which must end when
+ * it comes to light. */
+static void a_circle_of_others_does_not_trap_the_search(void) {
+    tr_engine *engine = engine_new();
+    waits waits[3] = {0};
+    tr_pid pids[3];
+    for (int i = 0; i < 3; i++) {
+        waits[i].loop = tr_loop_new(engine);
+        tr_spawn_options options = {.kind = TR_KIND_ASYNC, .priority = TR_PRIORITY_NORMAL};
+        actor model = {.handle = await_alone, .data = &waits[i], .peer = here(engine)};
+        CHECK_EQ(spawn(engine, &options, &model, &pids[i], NULL), TR_OK);
+    }
+    static const int orders[][2] = {{0, 1}, {0, 2}, {1, 0}};
+    for (int i = 0; i < 3; i++) {
+        order(engine, pids[orders[i][0]], TR_MESSAGE_USER, pids[orders[i][1]], NULL, 0);
+        CHECK_EQ(take_number(engine, TR_MESSAGE_TERM), 0);
+    }
+    tell(engine, pids[0], 0);
+    CHECK_EQ(take_number(engine, TR_MESSAGE_TERM), 0);
+    tr_call_options options = {.kind = TR_MESSAGE_CALL, .term = term(1)};
+    CHECK_EQ(tr_call(tr_self(engine), pids[1], &options), TR_OK);
+    CHECK_EQ(tr_call_cancel(tr_self(engine)), TR_ETIMEDOUT);
+    for (int i = 0; i < 3; i++) tr_exit(engine, 0, pids[i], tr_reason_constant(TR_KILL));
+    for (int i = 0; i < 3; i++) look(waits[i].loop);
+    for (int i = 0; i < 3; i++) tr_loop_release(waits[i].loop);
+    engine_end(engine);
+}
+
 /* ---- Mail ---------------------------------------------------------------------------------------*/
 
 static void the_next_message_wakes_the_loop_once(void) {
@@ -473,6 +518,7 @@ int main(void) {
     TEST(a_killed_process_waits_for_nothing_more_O119);
     TEST(the_engine_s_stop_completes_all);
     TEST(only_who_waits_alone_closes_a_circle_O110);
+    TEST(a_circle_of_others_does_not_trap_the_search);
     TEST(the_next_message_wakes_the_loop_once);
     TEST(no_message_is_slept_through);
     TEST(loops_are_used_again);

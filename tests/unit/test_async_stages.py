@@ -164,6 +164,30 @@ def test_o43_a_coroutine_that_never_ran_is_no_warning() -> None:
     assert [str(warning.message) for warning in caught] == []
 
 
+def test_o110_a_cycle_of_calls_through_a_coroutine_of_a_stage_is_found() -> None:
+    class Asks(tr.Consumer):
+        def init(self, other: tr.Pid) -> None:
+            self.other = other
+
+        def handle_events(self, events: list[Any], sender: Any) -> None:
+            pass
+
+        async def handle_info(self, to: tr.Pid) -> None:
+            to.send(await self.other.acall(tr.self(), LIMIT))
+
+    class CallsBack(tr.GenServer):
+        def handle_call(self, request: tr.Pid, caller: tr.From) -> Any:
+            try:
+                return request.call("x", LIMIT)
+            except tr.DeadlockError as error:
+                return error.cycle
+
+    other = CallsBack.start()
+    stage = Asks.start(other)
+    stage.send(tr.self())
+    assert tr.receive(timeout=LIMIT) == (other, stage)
+
+
 def test_areceive_is_for_functions_and_servers() -> None:
     class Receives(tr.Consumer):
         async def handle_events(self, events: list[int], sender: Any) -> None:
