@@ -66,9 +66,10 @@ static void thread_stop(void *context, void *thread) {
     free(thread);
 }
 
-static void interrupt(void *context, void *thread) {
-    (void)context;
+static bool interrupt(void *context, void *thread, bool at_once) {
+    (void)context, (void)at_once;
     atomic_store((_Atomic bool *)thread, true);
+    return true;
 }
 
 static void interrupt_clear(void *context, void *thread) {
