@@ -48,16 +48,16 @@ def _die_with(lifeline: int) -> None:
 def _serve(channel: Channel) -> None:
     target: Any = None
     while True:
-        try:
+        try:  # whatever else this raises ends the worker: nobody knows where the next frame begins
             name, args = channel.receive()
+        except LoadError as error:
+            _fail(channel, Unpicklable(f"a worker cannot load what it was sent: {error}"))
+            continue
+        try:
             if target is None:
                 target, result = name(*args), None
             else:
                 result = getattr(target, name)(*args)
-        except Gone:
-            raise
-        except LoadError as error:
-            _fail(channel, Unpicklable(f"a worker cannot load what it was sent: {error}"))
         except BaseException as error:
             _fail(channel, error)
         else:

@@ -152,18 +152,25 @@ class Channel:
             raise Gone
 
     def receive(self) -> Any:
-        """Wait for a frame and give its value; raises LoadError if it has none here."""
+        """Wait for a frame and give its value; raises LoadError if it has none here.
+
+        After that the next frame can be received, after any other exception none.
+        """
         self._begin = self._end = 0
         self._fill(_HEADER.size)
         length, count, flags = _HEADER.unpack_from(self._buffer)
         self._begin = _HEADER.size
-        buffers = [bytearray(_LENGTH.unpack(self.read(_LENGTH.size))[0]) for _ in range(count)]
+        sizes = [_LENGTH.unpack(self.read(_LENGTH.size))[0] for _ in range(count)]
+        total = sum(sizes, length)
+        buffers = [self._room(size, total) for size in sizes]
         for buffer in buffers:
             self._read_into(memoryview(buffer))
         if length >= _STREAMED or flags:
             return self._load_streamed(length, buffers)
         if self._begin + length > _SMALL:
-            return _loaded(pickle.loads, self.read(length), buffers)
+            stream = self._room(length, length)
+            self._read_into(memoryview(stream))
+            return _loaded(pickle.loads, stream, buffers)
         self._fill(self._begin + length)
         return _loaded(pickle.loads, self._view[self._begin : self._begin + length], buffers)
 
@@ -180,6 +187,21 @@ class Channel:
         data = bytearray(size)
         self._read_into(memoryview(data))
         return data
+
+    def _room(self, size: int, left: int) -> bytearray:
+        """Make room for a part of a frame; without memory for it what is left of that is lost."""
+        try:
+            return bytearray(size)
+        except MemoryError as error:
+            self.skip(left)
+            raise LoadError(f"MemoryError: no room for {size} bytes") from error
+
+    def skip(self, size: int) -> None:
+        """Take so many bytes, and drop them; needs no memory."""
+        while size:
+            part = min(size, _SMALL)
+            self._read_into(self._view[:part])
+            size -= part
 
     def _read_into(self, view: memoryview) -> None:
         """Fill a view: first with what was received already."""
@@ -212,8 +234,10 @@ class _Source:
     def read(self, size: int) -> bytes:
         """Read so many bytes, or what is left."""
         size = min(size, self._left)
+        data = bytearray(size)  # first: what there is no memory for is still to be skipped
         self._left -= size
-        return bytes(self._channel.read(size))
+        self._channel._read_into(memoryview(data))
+        return bytes(data)
 
     def readline(self) -> bytes:
         """Read a line; protocol 5 has none but in a persistent id."""
@@ -231,8 +255,8 @@ class _Source:
 
     def skip(self) -> None:
         """Read what is left, into nowhere."""
-        while self._left:
-            self.read(min(self._left, _SMALL))
+        left, self._left = self._left, 0
+        self._channel.skip(left)
 
 
 class _Unpickler(pickle.Unpickler):
