@@ -22,7 +22,7 @@ from . import _core
 from ._actions import IGNORE, Stop
 from ._errors import ProcessExit, WorkerDied
 from ._log import short
-from ._os_worker import Use, Worker
+from ._os_worker import Descriptor, Use, Worker
 from ._wire import Unpicklable, check, check_reachable, dump, raised
 
 
@@ -133,22 +133,19 @@ def watch(worker: Worker) -> Any:
     process = worker.process
     assert process is not None
     pidfd = process.duplicate()
-    if pidfd < 0:  # an old kernel: it is noticed in the next callback
+    if pidfd is None:  # an old kernel: it is noticed in the next callback
         return None
     return _core.spawn_link(_watch, pidfd, process.pid, worker.use)
 
 
-def _watch(pidfd: int, pid: int, use: Use) -> None:
+def _watch(pidfd: Descriptor, pid: int, use: Use) -> None:
     ours, theirs = socket.socketpair()
-    try:
-        with ours, theirs:
-            _core.worker_receive(ours.fileno(), pidfd, 0, bytearray(1), 1)
-        if use.busy or use.ended:
-            return  # whoever uses the worker knows
-        with contextlib.suppress(ChildProcessError):  # it has been buried: its owner knows
-            info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
-            if info is not None:
-                code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
-                raise ProcessExit(WorkerDied(pid, code, "while it waited for work"))
-    finally:
-        os.close(pidfd)
+    with ours, theirs:
+        _core.worker_receive(ours.fileno(), pidfd.number, 0, bytearray(1), 1)
+    if use.busy or use.ended:
+        return  # whoever uses the worker knows
+    with contextlib.suppress(ChildProcessError):  # it has been buried: its owner knows
+        info = os.waitid(os.P_PIDFD, pidfd.number, os.WEXITED | os.WNOWAIT)
+        if info is not None:
+            code = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+            raise ProcessExit(WorkerDied(pid, code, "while it waited for work"))

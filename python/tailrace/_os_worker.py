@@ -58,6 +58,16 @@ _workers: weakref.WeakSet[Process] = weakref.WeakSet()
 """All that live: a forked child has to close its copies of their pipes."""
 
 
+class Descriptor:
+    """A file descriptor that is closed with its last owner, also one that never got to run."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
 class Process:
     """One operating-system process, from its start to its burial. Used by one thread at a time."""
 
@@ -75,9 +85,9 @@ class Process:
         self.channel = Channel(self._socket.fileno(), self._pidfd, self.pid)
         _workers.add(self)
 
-    def duplicate(self) -> int:
-        """Give a descriptor of the process that the caller owns; -1 if the system has none."""
-        return -1 if self._pidfd < 0 else os.dup(self._pidfd)
+    def duplicate(self) -> Descriptor | None:
+        """Give a descriptor of the process; None if the system has none."""
+        return None if self._pidfd < 0 else Descriptor(os.dup(self._pidfd))
 
     def has_ended(self) -> bool:
         """Whether it has died by itself."""

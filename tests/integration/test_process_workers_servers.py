@@ -1,5 +1,6 @@
 """Servers and stages with scheduler="process": the instance lives in a process of the system."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -23,6 +24,8 @@ from worker_support import (
 )
 
 import tailrace as tr
+from tailrace._os_server import watch
+from tailrace._os_worker import Function, Worker
 
 
 @pytest.fixture(autouse=True)
@@ -239,3 +242,28 @@ def test_a_stage_must_define_its_callback_there_too():
     with pytest.raises(tr.StartError) as caught:
         tr.Producer.start(scheduler="process")
     assert "a Producer must define it" in str(caught.value.reason)
+
+
+def pidfds():
+    """Count this program's descriptors of processes."""
+    count = 0
+    for each in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own
+            count += "pidfd" in os.readlink(f"/proc/self/fd/{each}")
+    return count
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts in /proc")
+def test_a_watcher_that_is_killed_before_it_runs_keeps_no_descriptor():
+    def starts_watchers():
+        tr.trap_exit()
+        worker = Worker(Function)
+        for _ in range(50):
+            watch(worker).exit("kill")
+            tr.receive()
+        worker.kill()
+
+    before = pidfds()
+    _, ref = tr.spawn_monitor(starts_watchers)
+    assert tr.receive(ref, timeout=LIMIT).reason == "normal"
+    eventually(lambda: pidfds() <= before)
