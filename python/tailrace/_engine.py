@@ -25,7 +25,8 @@ _STOP_TIMEOUT = 10.0
 SLOW_CALLBACK = 1.0
 """After how many seconds a callback is slow when nobody says otherwise."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()
+"""Held while the engine is started or stopped; a signal's handler may come in between."""
 
 
 def gil_enabled() -> bool:
@@ -100,8 +101,15 @@ def shutdown(timeout: float | None = None) -> None:
     >>> engine = tr.Engine()
     """
     limit = None if timeout is None else _validate.seconds("timeout", timeout)
+    _refuse_processes("shutdown")
     with _lock:
         _core.engine_stop(limit)
+
+
+def _refuse_processes(name: str) -> None:
+    """Raise in a process of the engine: who stops that waits for the process to end."""
+    if lib.tr_on_engine_thread(address()):
+        raise RuntimeError(f"{name}() would wait for the process that calls it")
 
 
 def log_unended() -> None:
@@ -125,8 +133,7 @@ async def ashutdown(timeout: float | None = None) -> None:
     """
     import asyncio
 
-    if lib.tr_on_engine_thread(address()):
-        raise RuntimeError("ashutdown() would wait for the process that calls it")
+    _refuse_processes("ashutdown")
     await asyncio.to_thread(shutdown, timeout)
 
 
@@ -211,7 +218,7 @@ class Engine:
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _core.forked()
 
 

@@ -875,6 +875,65 @@ def test_a_batch_that_begins_in_the_drain_at_the_end_has_its_timer() -> None:
     assert done.returncode == 0
 
 
+SIGNAL_IN_A_SHUTDOWN = """
+import os
+import signal
+import tailrace as tr
+
+def on_signal(number, frame):
+    tr.shutdown()
+    print("handled", flush=True)
+
+def ends_with_a_signal(main):
+    tr.trap_exit()
+    tr.send(main, "ready")
+    tr.receive()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+signal.signal(signal.SIGTERM, on_signal)
+tr.spawn(ends_with_a_signal, tr.self())
+tr.receive()
+tr.shutdown()
+print("stopped", flush=True)
+"""
+
+
+def test_a_handler_of_a_signal_that_comes_in_a_shutdown_may_shut_down_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNAL_IN_A_SHUTDOWN],
+        capture_output=True, text=True, timeout=LIMIT,
+    )
+    assert (done.stdout, done.stderr) == ("handled\nstopped\n", "")
+
+
+SHUTDOWN_IN_A_SHUTDOWN = """
+import tailrace as tr
+
+def shuts_down(main):
+    tr.trap_exit()
+    tr.send(main, "ready")
+    tr.receive()
+    try:
+        tr.shutdown()
+    except RuntimeError as error:
+        print(error, flush=True)
+
+tr.spawn(shuts_down, tr.self())
+tr.receive()
+tr.shutdown()
+"""
+
+
+def test_a_process_that_shuts_down_while_another_thread_does_is_refused() -> None:
+    """And does not wait for it, which waits for the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHUTDOWN_IN_A_SHUTDOWN],
+        capture_output=True, text=True, timeout=LIMIT,
+    )
+    wanted = "shutdown() would wait for the process that calls it\n"
+    assert (done.stdout, done.stderr) == (wanted, "")
+
+
 def test_processes_use_the_engine_until_they_end_and_others_are_refused() -> None:
     """Whom they start meanwhile is asked to end, too, without anybody's waiting for a limit."""
     assert_prints(
