@@ -101,7 +101,7 @@ class Process:
         """End it and everything it has started, now, and bury it."""
         if self._popen.returncode is None and self._owned():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+                os.killpg(self._popen.pid, signal.SIGKILL)
             self.exitcode = self._popen.wait()
         self._close()
 
@@ -133,7 +133,7 @@ class Process:
 
     def __del__(self) -> None:
         """Nobody can use it any more. At the end of the interpreter its pipe closes by itself."""
-        if hasattr(self, "channel") and not sys.is_finalizing():
+        if hasattr(self, "_popen") and not sys.is_finalizing():  # else it was never started
             self.kill()
 
 

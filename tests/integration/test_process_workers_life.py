@@ -16,6 +16,7 @@ from support import LIMIT, eventually
 from worker_support import Custom, living, spin_forever, wait_for_pid
 
 import tailrace as tr
+from tailrace import _os_worker
 
 
 @pytest.fixture(autouse=True)
@@ -196,3 +197,21 @@ def test_ctrl_c_drains_and_the_workers_finish_what_they_have(tmp_path):
         out, errors = program.communicate(timeout=LIMIT)
         assert (program.returncode, out) == (0, "2\n"), errors
         eventually(lambda: not living(worker))
+
+
+def test_a_worker_whose_start_is_interrupted_is_buried(monkeypatch):
+    started = []
+
+    def popen(*args):
+        started.append(_os_worker.subprocess.Popen(["sleep", "1000"], process_group=0))
+        return started[0]
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_os_worker, "_popen", popen)
+    monkeypatch.setattr(_os_worker, "Channel", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _os_worker.Process()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(started[0].pid, os.WNOHANG)
