@@ -19,7 +19,7 @@ from ._actions import NoReply
 from ._companion import Companion
 from ._core import Message
 from ._failed import Settler, fail
-from ._log import logger
+from ._log import logger, short
 from ._os_pipeline import Remote
 from ._pipeline_options import BatchInfo
 from ._pipeline_state import Shared
@@ -85,9 +85,9 @@ class BatcherWorker(Forwarder, ProducerConsumer):
         """Fail the messages that the splitter raised for, or whose key cannot be hashed."""
         for message, error in refused:
             logger.error(
-                "%s: %r cannot be put into a batch",
+                "%s: %s cannot be put into a batch",
                 self.shared.name(self.base),
-                message,
+                short(message),
                 exc_info=error,
             )
             fail([message], error)

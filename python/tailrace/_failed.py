@@ -14,7 +14,7 @@ from ._acknowledge import acknowledge
 from ._companion import Companion
 from ._core import Message
 from ._errors import CallExit
-from ._log import logger
+from ._log import logger, short
 
 GOES_ON = (_core.Killed,)
 """What interrupts the code of a killed process: never contained."""
@@ -82,7 +82,7 @@ class Settler:
             except GOES_ON:
                 raise
             except BaseException:
-                logger.exception("%s: dead_letter raised for %r", self._name, message)
+                logger.exception("%s: dead_letter raised for %s", self._name, short(message))
                 left.append(message)
             else:
                 taken.append(message)

@@ -6,11 +6,25 @@ import logging
 import reprlib
 from typing import Any
 
-from ._core import Pid
+from ._core import Message, Pid
 
 logger = logging.getLogger("tailrace")
 
-_short = reprlib.Repr()
+
+class _Short(reprlib.Repr):
+    """Looks at no more of large data than it shows."""
+
+    def repr_Message(self, message: Message, level: int) -> str:
+        return f"<Message {self.repr1(message.data, level - 1)}>"
+
+    def repr_bytes(self, data: bytes, level: int) -> str:
+        shown = self.maxstring // 4
+        return repr(data[:shown]) + "..." if len(data) > shown else repr(data)
+
+    repr_bytearray = repr_bytes
+
+
+_short = _Short()
 _short.maxstring = _short.maxother = 500
 
 

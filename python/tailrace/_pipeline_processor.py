@@ -21,7 +21,7 @@ from ._actions import NoReply
 from ._companion import Companion, Outcome
 from ._core import Message
 from ._failed import GOES_ON, Settler, fail
-from ._log import logger
+from ._log import logger, short
 from ._os_pipeline import Remote
 from ._pipeline_state import Shared
 from ._pipeline_worker import Forwarder, Subscriber, Worker
@@ -186,7 +186,11 @@ class Processing(Subscriber):
     def log(self, callback: str, what: object, error: BaseException) -> None:
         """Log what a callback raised."""
         logger.error(
-            "%s: %s raised for %r", self.shared.name(self.base), callback, what, exc_info=error
+            "%s: %s raised for %s",
+            self.shared.name(self.base),
+            callback,
+            short(what),
+            exc_info=error,
         )
 
     # Running again

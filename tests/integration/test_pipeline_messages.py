@@ -213,6 +213,18 @@ def test_p67_prepare_messages_goes_wrong(prepare, log):
     pipeline.stop()
 
 
+def test_the_log_shows_only_the_beginning_of_large_data(log):
+    class Raises(Pushed):
+        def handle_message(self, message):
+            raise ValueError("no")
+
+    pipeline = start(Raises)
+    for data in ("x" * 10_000_000, b"x" * 10_000_000, bytearray(10_000_000)):
+        assert acks(pipeline.test_message(data), 1) == [([], [data])]
+        assert len(errors(log)[-1].getMessage()) < 2000
+
+
+
 def test_p72_a_linked_helper_that_dies_fails_no_message(log):
     class Helped(Pushed):
         def handle_message(self, message):
