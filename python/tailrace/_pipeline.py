@@ -314,12 +314,7 @@ class Pipeline:
         started = time.monotonic()
         shared = _prepare(make_plan(cls, options))
         with _signals(shared):
-            pid = _started(Top.start, shared)
-            if shared.signalled:
-                _core.send(pid, FINISH)
-            reason = _core.receive(_core.monitor(pid), None, UNSET).reason
-        if reason == "noproc":  # it had ended before it was watched
-            reason = shared.reason
+            reason = _to_its_end(shared)
         if shared.failure is not None:
             raise shared.failure
         if shared.died or reason not in ("normal", "shutdown"):
@@ -333,6 +328,20 @@ class Pipeline:
             time.monotonic() - started,
             reason,
         )
+
+
+def _to_its_end(shared: Shared) -> Any:
+    """Run the tree; gives the reason of its end."""
+    try:
+        pid = _started(Top.start, shared)
+    except StartError:
+        if shared.ledger.halted:  # by the second signal, which came before it ran
+            return "shutdown"
+        raise
+    if shared.signalled:
+        _core.send(pid, FINISH)
+    reason = _core.receive(_core.monitor(pid), None, UNSET).reason
+    return shared.reason if reason == "noproc" else reason  # it had ended before it was watched
 
 
 CHILD_FIELDS = ("id", "restart", "shutdown", "significant")

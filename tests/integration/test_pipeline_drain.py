@@ -435,6 +435,20 @@ def test_a_second_signal_kills_the_workers_at_once():
     assert time.monotonic() - began < 20.0, "it waited for the drain"
 
 
+@pytest.mark.parametrize("signals", [1, 2])
+def test_signals_while_a_pipeline_starts_end_it_as_later_ones_do(signals):
+    class Impatient(tr.Producer):
+        def init(self):
+            for _ in range(signals):
+                signal.raise_signal(signal.SIGTERM)
+
+        def handle_demand(self, demand):
+            return []
+
+    summary = Pushed.run(producer=Impatient)
+    assert (summary.successful, summary.failed, summary.reason) == (0, 0, "shutdown")
+
+
 def test_former_signal_handlers_are_put_back():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     Pushed.run(producer=tr.producers.Iterable(range(3)))
