@@ -100,6 +100,12 @@ static void run_to_end(tr_process *process) {
     if (!tri_is_dead(process)) tr_exit_self(process, tr_reason_constant(TR_NORMAL));
 }
 
+/* Every now and then: whether it is to be believed a little less that it blocks. */
+static bool is_doubted(const tr_process *process) {
+    enum { SELDOM = 16 };
+    return atomic_load_explicit(&process->reductions, memory_order_relaxed) % SELDOM == 0;
+}
+
 /* What a slice says of the process's habits (worker.h). `time` is 0 at the core. */
 static void learn(tri_worker *worker, tr_process *process, uint64_t handled, uint64_t time) {
     uint64_t score = atomic_load_explicit(&process->blocking, memory_order_relaxed);
@@ -109,7 +115,7 @@ static void learn(tri_worker *worker, tr_process *process, uint64_t handled, uin
     if (lost)
         score += TRI_BLOCKED;
     else if (handled > 0 && time > handled * TRI_LONG_CALLBACK)
-        score = TRI_BLOCKING_MOST;
+        score -= is_doubted(process);
     else
         score -= handled < score ? handled : score;
     if (score > TRI_BLOCKING_MOST) score = TRI_BLOCKING_MOST;
