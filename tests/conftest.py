@@ -1,12 +1,12 @@
 """What holds for the whole suite: which build is tested, and a clean engine for every test."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import GIL
 
 import tailrace as tr
 
@@ -15,8 +15,7 @@ LIMIT = 30.0  # seconds in which a killed process must be gone; it takes a few m
 
 def pytest_report_header() -> str:
     """Which tailrace is tested, and how: the suite runs against many builds and interpreters."""
-    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    return f"tailrace: {Path(tr.__file__).parent}, interpreter lock {'on' if gil else 'off'}"
+    return f"tailrace: {Path(tr.__file__).parent}, interpreter lock {'on' if GIL else 'off'}"
 
 
 def _own() -> tr.Pid:

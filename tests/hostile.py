@@ -38,6 +38,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from support import GIL
+
 import tailrace as tr
 
 LIMIT = 120.0
@@ -406,7 +408,7 @@ def forker() -> list[tr.Pid]:
 
 # Without the interpreter lock a child of CPython 3.13 waits for ever in its stop_the_world when
 # another thread stopped the world at the moment of the fork. test_fork.py forks there, beside less.
-FORKS = getattr(sys, "_is_gil_enabled", lambda: True)()
+FORKS = GIL
 if not FORKS:
     del KINDS["forker"]
 

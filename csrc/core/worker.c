@@ -118,7 +118,6 @@ static void learn(tri_worker *worker, tr_process *process, uint64_t handled, uin
         score -= is_doubted(process);
     else
         score -= handled < score ? handled : score;
-    if (score > TRI_BLOCKING_MOST) score = TRI_BLOCKING_MOST;
     atomic_store_explicit(&process->blocking, (uint8_t)score, memory_order_relaxed);
 }
 

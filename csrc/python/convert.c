@@ -14,6 +14,16 @@ PyObject *tr_raise(tr_state *state, const char *code, PyObject *detail) {
     return NULL;
 }
 
+PyObject *tr_take_exception(void) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
 PyObject *tr_raise_code(tr_state *state, int code) {
     switch (code) {
     case TR_ENOMEM:

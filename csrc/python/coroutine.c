@@ -7,13 +7,9 @@
 
 /* Throw the exception that is set into it, where it waits. As PyIter_Send. */
 static PySendResult throw_into(PyObject *coroutine, PyObject **result) {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
+    PyObject *value = tr_take_exception();
     *result = value == NULL ? NULL : PyObject_CallMethod(coroutine, "throw", "O", value);
-    Py_XDECREF(type);
     Py_XDECREF(value);
-    Py_XDECREF(traceback);
     if (*result != NULL) return PYGEN_NEXT;
     if (!PyErr_ExceptionMatches(PyExc_StopIteration)) return PYGEN_ERROR;
     PyErr_Clear(); /* it caught the exception and returned: nobody asks for what */

@@ -19,18 +19,7 @@ PyObject *tr_message_take_exception(PyObject *module) {
     PyObject *killed = tr_state_of(module)->Killed;
     if (killed && PyErr_ExceptionMatches(killed))
         return NULL;
-#if PY_VERSION_HEX >= 0x030C0000
-    return PyErr_GetRaisedException();
-#else
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback && value)
-        PyException_SetTraceback(value, traceback);
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    return value;
-#endif
+    return tr_take_exception();
 }
 
 int tr_message_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type, bool shown) {

@@ -10,19 +10,9 @@
 
 /* ---- How processes end --------------------------------------------------------------------------*/
 
-static PyObject *take_exception(void) {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL) PyException_SetTraceback(value, traceback);
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    return value;
-}
-
 tr_reason *tr_raised_reason(tr_state *state, tr_engine *engine, bool server,
                             PyObject **exception) {
-    PyObject *value = take_exception();
+    PyObject *value = tr_take_exception();
     tr_reason *reason = NULL;
     *exception = NULL;
     if (value == NULL) return tr_reason_constant(TR_KILLED);

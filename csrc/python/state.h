@@ -147,6 +147,8 @@ void tr_talk_interrupt(tr_state *state, unsigned long thread);
 PyObject *tr_raise(tr_state *state, const char *code, PyObject *detail);
 /* The same for an error code of the core's. */
 PyObject *tr_raise_code(tr_state *state, int code);
+/* Take the exception that is set, with its traceback: new reference, or NULL if none is. */
+PyObject *tr_take_exception(void);
 
 /* New reference. */
 PyObject *tr_reason_to_python(tr_state *state, tr_reason *reason);

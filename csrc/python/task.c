@@ -215,13 +215,9 @@ static PySendResult step(PyObject *inner, PyObject *value, PyObject *const *exce
     Py_XDECREF(method);
     if (*result != NULL) return PYGEN_NEXT;
     if (!PyErr_ExceptionMatches(PyExc_StopIteration)) return PYGEN_ERROR;
-    PyObject *type, *stop, *traceback;
-    PyErr_Fetch(&type, &stop, &traceback);
-    PyErr_NormalizeException(&type, &stop, &traceback);
+    PyObject *stop = tr_take_exception();
     *result = PyObject_GetAttrString(stop, "value");
-    Py_XDECREF(type);
-    Py_XDECREF(stop);
-    Py_XDECREF(traceback);
+    Py_DECREF(stop);
     return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
 }
 

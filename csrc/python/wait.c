@@ -13,13 +13,7 @@ static bool advance(tr_wait_object *wait, uint8_t from, uint8_t to) {
 /* The result (stolen), or NULL for the exception that is set. */
 static int finish(tr_wait_object *wait, PyObject *value) {
     wait->failed = value == NULL;
-    if (value == NULL) {
-        PyObject *type, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
-        PyErr_NormalizeException(&type, &value, &traceback);
-        Py_XDECREF(type);
-        Py_XDECREF(traceback);
-    }
+    if (value == NULL) value = tr_take_exception();
     Py_XSETREF(wait->value, value);
     atomic_store(&wait->step, DONE);
     return TR_STEP_AGAIN;
