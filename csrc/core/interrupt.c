@@ -9,11 +9,14 @@
  * (tr_spawn with enter) is interrupted when the inner one is left. Interrupts are sent by attached
  * threads; while the engine stops, which is done by a detached one, it only marks, and the ticker, which
  * sends all again every few milliseconds, attaches itself. The host may hold one back (tr_host.interrupt);
- * that is tried again by the ticker, too. */
+ * that is tried again by the ticker, too.
+ *
+ * A process may MASK itself for what must be done whole. Nobody sends to a target that is MASKED; the worker
+ * looks at DEAD when it has taken the mask off. */
 #include "engine.h"
 #include "worker.h"
 
-enum { BUSY = 1, MARKED = 2 };
+enum { BUSY = 1, MARKED = 2, MASKED = 4, BITS = BUSY | MARKED | MASKED };
 #define INTERRUPT_AFTER_CPU UINT64_C(5000000) /* ns that the victim's thread computed */
 #define INTERRUPT_AFTER UINT64_C(50000000)
 
@@ -50,7 +53,7 @@ static void deliver(tr_engine *engine, tri_worker *worker, uintptr_t process) {
 }
 
 static void send_interrupt(tr_engine *engine, tri_worker *worker, uintptr_t from, bool attached) {
-    uintptr_t process = from & ~(uintptr_t)(BUSY | MARKED);
+    uintptr_t process = from & ~(uintptr_t)BITS;
     if (!atomic_compare_exchange_strong(&worker->target, &from, process | BUSY)) return;
     if ((from & MARKED) == 0) atomic_fetch_add(&engine->scheduler.marked, 1);
     if (attached) deliver(engine, worker, process);
@@ -87,6 +90,35 @@ void tri_scheduler_mark(tr_process *dead) {
     tri_ticker_poke(&engine->ticker);
 }
 
+/* Change the mask of the worker's target. What the target was, or 0 if it is another's or has that mask. */
+static uintptr_t set_mask(tri_worker *worker, const tr_process *process, uintptr_t mask) {
+    uintptr_t old = atomic_load(&worker->target);
+    for (;;) {
+        if (tri_held_process(old) != process || (old & MASKED) == mask) return 0;
+        if (old & BUSY)
+            old = atomic_load(&worker->target);
+        else if (atomic_compare_exchange_weak(&worker->target, &old, old ^ MASKED))
+            return old;
+    }
+}
+
+bool tr_mask(tr_process *self) {
+    tr_host *host = &self->engine->host;
+    tri_worker *worker = atomic_load(&self->worker);
+    uintptr_t old = worker == NULL ? 0 : set_mask(worker, self, MASKED);
+    if ((old & MARKED) != 0 && host->interrupt_clear != NULL) /* the ticker sends it again */
+        host->interrupt_clear(host->context, worker->host);
+    return old != 0;
+}
+
+void tr_unmask(tr_process *self) {
+    tr_engine *engine = self->engine;
+    tri_worker *worker = atomic_load(&self->worker);
+    uintptr_t old = set_mask(worker, self, 0);
+    if (old != 0 && (old & MARKED) == 0 && tri_is_dead(self) && engine->host.interrupt != NULL)
+        send_interrupt(engine, worker, (uintptr_t)self, true);
+}
+
 /* Whether what was interrupted has had the time to unwind, cleanup and all: on a busy machine its thread
  * hardly runs, and each interrupt more would break its cleanup off. */
 static bool had_its_time(tri_worker *worker, uintptr_t target, uint64_t now) {
@@ -106,7 +138,7 @@ void tri_scheduler_interrupt_again(tri_scheduler *s) {
     tri_worker *worker = atomic_load(&s->workers);
     for (; worker != NULL; worker = worker->next) {
         uintptr_t target = atomic_load(&worker->target);
-        if ((target & MARKED) == 0 || (target & BUSY) != 0) continue;
+        if ((target & BITS) != MARKED) continue;
         tri_turnstile_release(s, worker);
         bool owed = atomic_load(&worker->held_back) == (target & ~(uintptr_t)MARKED);
         if (owed || had_its_time(worker, target, now))
@@ -115,7 +147,7 @@ void tri_scheduler_interrupt_again(tri_scheduler *s) {
 }
 
 tr_process *tri_held_process(uintptr_t held) {
-    return (tr_process *)(held & ~(uintptr_t)(BUSY | MARKED));
+    return (tr_process *)(held & ~(uintptr_t)BITS);
 }
 
 uintptr_t tri_scheduler_hold(tri_worker *worker) {
@@ -128,6 +160,6 @@ uintptr_t tri_scheduler_hold(tri_worker *worker) {
 void tri_scheduler_unhold(tri_worker *worker, uintptr_t held) {
     tr_engine *engine = worker->thread.engine;
     atomic_store(&worker->target, held);
-    if ((held & MARKED) != 0 || engine->host.interrupt == NULL) return;
+    if ((held & BITS) != 0 || engine->host.interrupt == NULL) return;
     if (tri_is_dead(tri_held_process(held))) send_interrupt(engine, worker, held, true);
 }

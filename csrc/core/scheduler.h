@@ -95,7 +95,7 @@ typedef struct tri_worker {
     _Atomic int role;
     _Atomic uint64_t serial;
     _Atomic bool preempt;      /* others wait: end the slice after this callback */
-    _Atomic uintptr_t target;  /* the process it runs, and two mark bits */
+    _Atomic uintptr_t target;  /* the process it runs, and three bits */
     _Atomic uint64_t slices, callbacks; /* written by the worker alone, relaxed: to look at */
     /* With hand-off only: the processes that its own callback woke, not yet in the core queues. Written
      * by the worker while it is attached and CORE, so without a lock; whoever takes the core from it

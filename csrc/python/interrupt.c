@@ -10,7 +10,10 @@
  *
  * Where the interrupt is sent is where it hits, as the sender has the interpreter lock meanwhile. On a
  * free-threaded build the thread may be elsewhere by then, and its frames cannot be read: there nothing is
- * held back (3.13's logging takes its locks by `with` on the lock itself, which no interrupt gets into). */
+ * held back (3.13's logging takes its locks by `with` on the lock itself, which no interrupt gets into).
+ *
+ * What must be done whole on every build, because it holds something that no `with` lets go of, is run by
+ * `uninterrupted`. */
 #include "interrupt.h"
 
 #include <opcode.h>
@@ -109,3 +112,24 @@ void tr_host_interrupt_clear(void *context, void *thread) {
     PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, NULL);
 #endif
 }
+
+/* uninterrupted(function, *args) */
+static PyObject *uninterrupted(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    if (count < 1) {
+        PyErr_SetString(PyExc_TypeError, "uninterrupted() needs a function");
+        return NULL;
+    }
+    tr_engine *engine = atomic_load(&tr_state_of(module)->engine);
+    tr_process *self = engine == NULL ? NULL : tr_self_or_null(engine);
+    bool masked = self != NULL && tr_mask(self);
+    PyObject *result = PyObject_Vectorcall(args[0], args + 1, (size_t)count - 1, NULL);
+    if (masked) tr_unmask(self);
+    return result;
+}
+
+PyMethodDef tr_interrupt_functions[] = {
+    {"uninterrupted", (PyCFunction)(void (*)(void))uninterrupted, METH_FASTCALL,
+     "uninterrupted(function, /, *args)\n--\n\nCall the function, which ends soon by itself: a kill of "
+     "the running process waits for it."},
+    {NULL, NULL, 0, NULL},
+};

@@ -8,4 +8,6 @@
 bool tr_host_interrupt(void *context, void *thread, bool at_once);
 void tr_host_interrupt_clear(void *context, void *thread);
 
+extern PyMethodDef tr_interrupt_functions[];
+
 #endif

@@ -2,6 +2,7 @@
  *
  * Multi-phase init; no interpreter lock needed; one interpreter only (a second one would need engine
  * threads of its own). The state is embedded in the module and cleared with it. */
+#include "interrupt.h"
 #include "loop.h"
 #include "message.h"
 #include "stage.h"
@@ -127,7 +128,7 @@ static int module_exec(PyObject *module) {
     if (find_main_thread(state) != 0 || tr_talk_init(state) != 0) return -1;
     PyMethodDef *tables[] = {functions, tr_engine_functions, tr_process_functions,
                              tr_call_functions, tr_server_functions, tr_loop_functions,
-                             tr_talk_functions, tr_wait_functions};
+                             tr_talk_functions, tr_wait_functions, tr_interrupt_functions};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) != 0) return -1;
     if (make_texts(state) != 0 || tr_pid_types(module, state) != 0) return -1;

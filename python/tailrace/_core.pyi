@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeVar, TypeVarTuple, final
+
+_Result = TypeVar("_Result")
+_Arguments = TypeVarTuple("_Arguments")
 
 @final
 class Pid:
@@ -48,6 +51,7 @@ def worker_send(
 def worker_receive(
     socket: int, pidfd: int, group: int, buffer: bytearray | memoryview, minimum: int, /
 ) -> int: ...
+def uninterrupted(function: Callable[[*_Arguments], _Result], /, *args: *_Arguments) -> _Result: ...
 def engine_start(
     max_processes: int,
     max_threads: int,

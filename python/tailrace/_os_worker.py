@@ -41,6 +41,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from ._core import uninterrupted
 from ._errors import EngineError, WorkerDied
 from ._wire import Channel, Frame, Gone, Hide, LoadError, Raised, Unpicklable, check_reachable, dump
 
@@ -75,6 +76,9 @@ class Process:
         """Start a fresh interpreter; returns at once."""
         self.exitcode: int | None = None
         self._pidfd = -1
+        uninterrupted(self._start)  # or a kill in between would leave a descriptor, or a child
+
+    def _start(self) -> None:
         self._socket, theirs = socket.socketpair()
         end, self._lifeline = _pipe()
         with theirs, end:
@@ -87,7 +91,7 @@ class Process:
 
     def duplicate(self) -> Descriptor | None:
         """Give a descriptor of the process; None if the system has none."""
-        return None if self._pidfd < 0 else Descriptor(os.dup(self._pidfd))
+        return None if self._pidfd < 0 else uninterrupted(lambda: Descriptor(os.dup(self._pidfd)))
 
     def has_ended(self) -> bool:
         """Whether it has died by itself."""
@@ -99,6 +103,9 @@ class Process:
 
     def kill(self) -> None:
         """End it and everything it has started, now, and bury it."""
+        uninterrupted(self._kill)
+
+    def _kill(self) -> None:
         if self._popen.returncode is None and self._owned():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, signal.SIGKILL)

@@ -384,6 +384,63 @@ static void an_interrupt_that_is_held_back_is_sent_in_the_end(void) {
     }
 }
 
+static void compute_masked(tr_process *self, actor *me, tr_message *message) {
+    (void)me, (void)message;
+    CHECK(tr_mask(self));
+    CHECK(!tr_mask(self)); /* it is masked already */
+    atomic_fetch_add(&started_count, 1);
+    while (!tr_process_is_dead(self)) checkpoint();
+    for (int i = 0; i < 100; i++) { /* the ticker has its chances, too */
+        checkpoint();
+        CHECK(!atomic_load(&this_thread->interrupted));
+    }
+    tr_unmask(self);
+    CHECK(atomic_exchange(&this_thread->interrupted, false));
+    CHECK(tr_mask(self)); /* as its cleanup may */
+    tr_unmask(self);
+    atomic_fetch_add(&count, 1);
+}
+
+static void a_masked_process_is_interrupted_when_the_mask_is_off(void) {
+    engine = locked_engine(0);
+    for (int i = 0; i < 20; i++) {
+        reset();
+        tr_pid victim = start(engine, &(actor){.handle = compute_masked});
+        tell(engine, victim, 0);
+        EVENTUALLY_UNLOCKED(atomic_load(&started_count) == 1);
+        tr_exit(engine, 0, victim, tr_reason_constant(TR_KILL));
+        EVENTUALLY_UNLOCKED(atomic_load(&count) == 1);
+        tell(engine, start(engine, &(actor){.handle = must_not_be_interrupted}), 0);
+        EVENTUALLY_UNLOCKED(atomic_load(&count) == 2);
+    }
+    EVENTUALLY_UNLOCKED(atomic_load(&engine->scheduler.marked) == 0);
+    locked_engine_end(engine);
+}
+
+static void mask_when_killed(tr_process *self, actor *me, tr_message *message) {
+    (void)me, (void)message;
+    atomic_fetch_add(&started_count, 1);
+    while (!atomic_load(&this_thread->interrupted)) checkpoint();
+    CHECK(tr_mask(self));
+    CHECK(!atomic_load(&this_thread->interrupted)); /* taken back */
+    tr_unmask(self);
+    while (!atomic_load(&this_thread->interrupted)) checkpoint();
+    atomic_store(&this_thread->interrupted, false);
+    atomic_fetch_add(&count, 1);
+}
+
+static void a_mask_takes_an_interrupt_back_that_is_sent_again_after_it(void) {
+    engine = locked_engine(0);
+    reset();
+    tr_pid victim = start(engine, &(actor){.handle = mask_when_killed});
+    tell(engine, victim, 0);
+    EVENTUALLY_UNLOCKED(atomic_load(&started_count) == 1);
+    tr_exit(engine, 0, victim, tr_reason_constant(TR_KILL));
+    EVENTUALLY_UNLOCKED(atomic_load(&count) == 1);
+    EVENTUALLY_UNLOCKED(atomic_load(&engine->scheduler.marked) == 0);
+    locked_engine_end(engine);
+}
+
 /* It is killed while it runs an inner process: that one is left alone, and it is told after. */
 static void run_an_inner_one(tr_process *self, actor *me, tr_message *message) {
     (void)me, (void)message;
@@ -458,6 +515,8 @@ int main(void) {
     TEST(a_thread_that_fails_to_start_is_tried_again);
     TEST(a_kill_interrupts_its_victim_and_nobody_else);
     TEST(an_interrupt_that_is_held_back_is_sent_in_the_end);
+    TEST(a_masked_process_is_interrupted_when_the_mask_is_off);
+    TEST(a_mask_takes_an_interrupt_back_that_is_sent_again_after_it);
     TEST(an_outer_process_is_interrupted_when_the_inner_one_is_left);
     TEST(a_stop_interrupts_what_spins);
     TEST(an_idle_engine_sleeps);

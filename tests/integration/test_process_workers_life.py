@@ -215,3 +215,46 @@ def test_a_worker_whose_start_is_interrupted_is_buried(monkeypatch):
         _os_worker.Process()
     with pytest.raises(ChildProcessError):
         os.waitpid(started[0].pid, os.WNOHANG)
+
+
+def opened():
+    """The open descriptors but the core's own."""
+    found = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    links = [os.readlink(name) for name in found if os.path.exists(name)]
+    return sorted(link for link in links if link != "anon_inode:[eventfd]")
+
+
+@pytest.mark.parametrize("name", ["_pipe", "_popen", "Channel"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_kill_while_a_worker_is_started_leaves_nothing(name, after, monkeypatch):
+    tr.spawn_monitor(int, scheduler="core")  # the engine runs, and what it opens is open
+    before, started = opened(), []
+    there, killed = threading.Event(), threading.Event()
+    original, popen = getattr(_os_worker, name), _os_worker.subprocess.Popen
+
+    def stop():
+        there.set()
+        while not killed.is_set():
+            pass
+
+    def paused(*args):
+        if after:
+            result = original(*args)
+            stop()
+            return result
+        stop()
+        return original(*args)
+
+    def noted(*args, **options):
+        started.append(popen(*args, **options))
+        return started[-1]
+
+    monkeypatch.setattr(_os_worker, name, paused)
+    monkeypatch.setattr(_os_worker.subprocess, "Popen", noted)
+    pid, ref = tr.spawn_monitor(spin_forever, "/nowhere", scheduler="process")
+    assert there.wait(LIMIT)
+    pid.exit("kill")
+    killed.set()
+    assert down(ref) == "killed"
+    eventually(lambda: opened() == before)
+    eventually(lambda: started and started[0].returncode == -signal.SIGKILL)
