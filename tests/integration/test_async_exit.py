@@ -1,12 +1,10 @@
 """Programs with processes on the engine's event loop: how they end, fork, and use libraries."""
 
 import importlib.util
-import subprocess
-import sys
-import textwrap
+from functools import partial
 
+import programs
 import pytest
-from support import LIMIT
 
 PRELUDE = """
 import asyncio, os, signal, sys, threading, time
@@ -22,22 +20,7 @@ def started(function):
     return pid
 """
 
-
-def run(text: str, limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
-    program = PRELUDE + textwrap.dedent(text)
-    return subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=limit,
-    )
-
-
-def assert_prints(text: str, *lines: str) -> None:
-    done = run(text)
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    assert done.stdout.splitlines() == list(lines)
-
+assert_prints = partial(programs.assert_prints, prelude=PRELUDE)
 
 PENDING = {
     "asleep": "tr.asleep(1000)",

@@ -1,7 +1,7 @@
 """Bad arguments: a clear error that names the argument and what is allowed, before a change.
 
-Never a crash, never a hang, never a silent default. What is refused after a stop and in a forked
-child is in tests/integration/test_life.py.
+Never a crash, never a hang, never a silent default. What is refused after a stop is in
+tests/integration/test_life.py, in a forked child in test_fork.py.
 """
 
 import math
