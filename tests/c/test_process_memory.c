@@ -186,6 +186,7 @@ static void an_exit_needs_no_memory(void) {
 /* On the worker's thread: lets the allocation of its alarm fail, after which it is stepped again. */
 static int nap(tr_process *self, actor *me, uint64_t *deadline) {
     uint64_t *until = me->data;
+    if (*until == 0) *until = in(5 * MS);
     if (failed) me->number++;
     if (tr_now(engine) >= *until) {
         tell(engine, me->peer, me->number);
@@ -199,7 +200,7 @@ static int nap(tr_process *self, actor *me, uint64_t *deadline) {
 
 static void without_memory_for_its_alarm_a_process_looks_itself(void) {
     engine = engine_new();
-    uint64_t until = in(5 * MS);
+    uint64_t until = 0;
     start(engine, &(actor){.step = nap, .data = &until, .peer = here(engine)});
     CHECK(take_number(engine, TR_MESSAGE_TERM) > 0);
     CHECK(tr_now(engine) >= until);
