@@ -68,6 +68,8 @@ int tri_scheduler_stand_by(tri_scheduler *s, tri_worker *worker, tri_glimpse *be
         tri_leave_core(s, stuck, TRI_ROLE_DETACHED);
         if (tri_worker_cpu(stuck) - before->cpu >= TRI_TURN / 2 && before->worker == stuck)
             tri_turnstile_want(s, stuck); /* it computes: the core shall not have to find out */
+        else
+            s->blocks++;
         s->handoffs++;
         s->standby_until = s->handoffs_until = now + TRI_STANDBY_STAYS;
     }
@@ -124,6 +126,13 @@ static bool is_stuck_since_tick(tri_worker *worker) {
     return (serial & 1) != 0 && serial == worker->seen_serial;
 }
 
+/* Whether the worker, which is at the core and in a callback, has hardly run since the last tick. */
+static bool has_slept_since_tick(tri_worker *worker) {
+    uint64_t before = worker->seen_cpu;
+    worker->seen_cpu = tri_worker_cpu(worker);
+    return worker->seen_cpu - before < TRI_TURN / 8;
+}
+
 /* Whether processes wait for which no worker comes by itself, for want of threads when they were queued, or
  * behind a long callback. The one that a worker keeps to run next is not among them. */
 bool tri_is_overlooked(tri_scheduler *s) {
@@ -143,11 +152,32 @@ void tri_retake(tri_scheduler *s, bool overlooked) {
     bool help = s->core_count < s->engine->options.parallel || atomic_load(&s->places.thief);
     uint64_t wanted = help || !overlooked ? 0 : tri_core_waiting(s);
     for (tri_worker *worker = atomic_load(&s->workers); worker != NULL; worker = worker->next) {
+        bool at_core = atomic_load(&worker->role) == TRI_ROLE_CORE;
         bool stuck = is_stuck_since_tick(worker);
         worker->seen_serial = atomic_load(&worker->serial);
-        if (wanted == 0 || !stuck || atomic_load(&worker->role) != TRI_ROLE_CORE) continue;
+        if (!at_core || (worker->seen_serial & 1) == 0) continue;
+        bool slept = has_slept_since_tick(worker);
+        if (wanted == 0 || !stuck) continue;
+        s->blocks += slept;
         tri_leave_core(s, worker, TRI_ROLE_DETACHED);
         s->handoffs++;
         wanted--;
     }
+}
+
+/* So many blocking callbacks in a tick are a pattern: each cost a hand-off; without an interpreter lock each kept
+ * a place for the whole tick. For each, so many processes are moved, or it would take as many ticks. */
+enum { MANY_WITH_LOCK = 4, MANY_WITHOUT = 1, RELIEVED_FOR_EACH = 32 };
+
+void tri_relieve(tri_scheduler *s) {
+    uint64_t blocks = s->blocks, room = tri_pool_room(s);
+    s->blocks = 0;
+    if (blocks < (tri_has_places(s) ? MANY_WITHOUT : MANY_WITH_LOCK)) return;
+    uint64_t most = blocks * RELIEVED_FOR_EACH;
+    room = room > s->learned.count ? room - s->learned.count : 0;
+    if (room < most) most = room;
+    most -= tri_run_queue_move(&s->core, most, &s->learned);
+    if (!tri_has_places(s)) return;
+    atomic_store(&s->outside, s->core.length);
+    tri_places_move(&s->places, most, &s->learned);
 }

@@ -195,6 +195,16 @@ tr_process *tri_place_take(tri_places *places, tri_place *place) {
 
 /* ---- All places ---------------------------------------------------------------------------------*/
 
+void tri_places_move(tri_places *places, uint64_t most, tri_queue *to) {
+    for (uint32_t i = 0; i < places->count && most > 0; i++) {
+        tri_place *place = &places->all[i];
+        pthread_mutex_lock(&place->lock);
+        most -= tri_run_queue_move(&place->queue, most, to);
+        atomic_store(&place->length, place->queue.length);
+        pthread_mutex_unlock(&place->lock);
+    }
+}
+
 uint64_t tri_places_waiting(const tri_places *places) {
     uint64_t waiting = 0;
     for (uint32_t i = 0; i < places->count; i++) waiting += atomic_load(&places->all[i].length);

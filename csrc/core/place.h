@@ -62,6 +62,9 @@ void tri_place_put(tri_places *places, tri_place *place, tr_process *process);
  * lost the place meanwhile, what it gets is its to run all the same. */
 tr_process *tri_place_take(tri_places *places, tri_place *place);
 
+/* Move up to `most` normal and low processes that wait at places to `to`. */
+void tri_places_move(tri_places *places, uint64_t most, tri_queue *to);
+
 /* How many processes wait at all places. */
 uint64_t tri_places_waiting(const tri_places *places);
 uint64_t tri_places_steals(tri_places *places);

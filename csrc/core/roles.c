@@ -77,12 +77,13 @@ static bool core_wants(const tri_scheduler *s) {
     return s->core_count < s->engine->options.parallel && (tri_core_waiting(s) > 0 || duty);
 }
 
-bool tri_pool_has_room(const tri_scheduler *s) {
+uint32_t tri_pool_room(const tri_scheduler *s) {
     const tr_options *options = &s->engine->options;
     uint32_t kept = options->parallel + (options->handoff ? 1 : 0);
     uint32_t most = options->max_threads > kept ? options->max_threads - kept : 1;
     uint32_t count = s->elastic_count + s->detached_count;
-    return count - s->waiting_count < most && count / TRI_THREADS_IN_ALL < most;
+    uint32_t busy = count - s->waiting_count;
+    return busy < most && count / TRI_THREADS_IN_ALL < most ? most - busy : 0;
 }
 
 bool tri_pool_has_work(const tri_scheduler *s) {
@@ -90,7 +91,7 @@ bool tri_pool_has_work(const tri_scheduler *s) {
 }
 
 static bool pool_wants(const tri_scheduler *s) {
-    return tri_pool_has_work(s) && !s->searching && tri_pool_has_room(s);
+    return tri_pool_has_work(s) && !s->searching && tri_pool_room(s) > 0;
 }
 
 tr_process *tri_pop_pool(tri_scheduler *s) {

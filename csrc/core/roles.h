@@ -19,9 +19,9 @@ void tri_leave_core(tri_scheduler *s, tri_worker *worker, int role);
 /* The first process has been found, or there is none: the next thief may be sent for. */
 void tri_end_theft(tri_scheduler *s, tri_worker *worker);
 
-/* Whether the pool may have a thread more. Its processes may all wait for one of the core's, so it must
+/* How many threads more the pool may have. Its processes may all wait for one of the core's, so it must
  * never get the last threads. */
-bool tri_pool_has_room(const tri_scheduler *s);
+uint32_t tri_pool_room(const tri_scheduler *s);
 bool tri_pool_has_work(const tri_scheduler *s);
 tr_process *tri_pop_pool(tri_scheduler *s);
 void tri_stop_searching(tri_scheduler *s, tri_worker *worker);

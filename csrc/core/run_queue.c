@@ -25,3 +25,12 @@ tr_process *tri_run_queue_take(tri_run_queue *queue) {
     queue->length--;
     return tri_queue_pop(&queue->ranks[pick_rank(queue)]);
 }
+
+uint64_t tri_run_queue_move(tri_run_queue *queue, uint64_t most, tri_queue *to) {
+    uint64_t moved = 0;
+    for (int rank = TR_PRIORITY_NORMAL; rank >= TR_PRIORITY_LOW; rank--)
+        for (; moved < most && queue->ranks[rank].head != NULL; moved++)
+            tri_queue_push(to, tri_queue_pop(&queue->ranks[rank]));
+    queue->length -= moved;
+    return moved;
+}

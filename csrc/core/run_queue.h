@@ -50,4 +50,7 @@ static inline void tri_run_queue_push(tri_run_queue *queue, tr_process *process)
  * turn in eight goes to low; whoever is passed over gets at least one turn in 64. */
 tr_process *tri_run_queue_take(tri_run_queue *queue);
 
+/* Move up to `most` normal and low processes to `to`, normal ones first, the oldest of each first. How many. */
+uint64_t tri_run_queue_move(tri_run_queue *queue, uint64_t most, tri_queue *to);
+
 #endif

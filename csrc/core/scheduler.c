@@ -91,7 +91,7 @@ void tri_scheduler_enqueue(tri_scheduler *s, tr_process *process) {
     bool elastic = is_elastic(process), learned = tri_is_learned(process);
     if (keep(s, process)) return;
     pthread_mutex_lock(&s->lock);
-    if (elastic || (learned && tri_pool_has_room(s))) {
+    if (elastic || (learned && tri_pool_room(s) > 0)) {
         tri_queue_push(elastic ? &s->elastic : &s->learned, process);
         worker = tri_want_searcher(s);
     } else {
@@ -205,7 +205,7 @@ uint64_t tri_scheduler_elastic_taken(tri_scheduler *s) {
 static void rescue_learned(tri_scheduler *s) {
     bool stands = s->elastic_taken == s->taken_before;
     s->taken_before = s->elastic_taken;
-    if (stands && s->learned.head != NULL && !tri_pool_has_room(s))
+    if (stands && s->learned.head != NULL && tri_pool_room(s) == 0)
         tri_push_core(s, tri_queue_pop(&s->learned));
 }
 
@@ -215,7 +215,7 @@ static void preempt_all(tri_scheduler *s) {
 }
 
 int tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
-    tri_worker *next = NULL;
+    tri_worker *core = NULL, *standby = NULL, *searcher, *looper;
     pthread_mutex_lock(&s->lock);
     tri_load_roll(&s->load, now);
     bool soon = s->core_count > 0 || tri_core_waiting(s) > 0 || tri_pool_has_work(s) || s->async.head != NULL;
@@ -230,14 +230,17 @@ int tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
         tri_places_balance(&s->places);
         tri_retake(s, overlooked);
     } else if (s->core_count > 0 && s->was_busy) { /* busy across a tick */
-        next = tri_want_standby(s);
+        standby = tri_want_standby(s);
     }
     s->was_busy = s->core_count > 0;
-    if (next == NULL && overlooked) next = tri_want_core(s);
-    if (next == NULL) next = tri_want_searcher(s);
-    if (next == NULL) next = tri_want_looper(s);
+    tri_relieve(s);
+    if (overlooked) core = tri_want_core(s);
+    searcher = tri_want_searcher(s);
+    looper = tri_want_looper(s);
     pthread_mutex_unlock(&s->lock);
-    if (next != NULL) tri_worker_start(next);
+    tri_worker *const next[] = {core, standby, searcher, looper};
+    for (int i = 0; i < 4; i++)
+        if (next[i] != NULL) tri_worker_start(next[i]);
     return soon ? TRI_TICK_SOON : seldom ? TRI_TICK_SELDOM : TRI_TICK_NEVER;
 }
 

@@ -40,6 +40,9 @@
  * pool at once, by a queue of its own, until its callbacks are short again. When the pool has no thread for
  * it, it goes to the core after all: others may wait for it.
  *
+ * Who is not learned yet costs a hand-off, and without an interpreter lock a tick. When callbacks block one after
+ * the other, those that wait behind them go to the pool, too, for once, but for urgent ones (tri_relieve).
+ *
  * Threads that compute without end take turns at the interpreter lock: turnstile.h. An idle thread
  * beyond TRI_IDLE_KEPT ends after TRI_IDLE_STAYS.
  *
@@ -106,7 +109,7 @@ typedef struct tri_worker {
     tri_place *place;
     bool thief;
     bool searching;            /* under lock: the elastic pool's searcher */
-    uint64_t seen_serial;      /* the ticker's: serial at the last tick */
+    uint64_t seen_serial, seen_cpu; /* the ticker's: at the last tick; the clock only while in a callback */
     _Atomic bool waiting;      /* in an engine call that waits; written under lock */
     /* The ticker's: whom it saw interrupted, the thread's CPU clock and the time then. */
     uintptr_t interrupted;
@@ -150,6 +153,7 @@ typedef struct tri_scheduler {
     uint64_t handoffs_until; /* callbacks have been blocking: until then the core is not without a standby; or 0 */
     uint64_t elastic_taken, taken_before; /* now, and at the last tick */
     uint64_t handoffs, limit_hits;
+    uint64_t blocks;       /* callbacks seen to block since the last tick */
     uint64_t start_failures; /* of limit_hits: the system had no thread */
     tri_load load;         /* under lock */
     _Atomic uint32_t marked;            /* interrupts sent to callbacks that still run */

@@ -109,9 +109,9 @@ static bool is_doubted(const tr_process *process) {
 /* What a slice says of the process's habits (worker.h). `time` is 0 at the core. */
 static void learn(tri_worker *worker, tr_process *process, uint64_t handled, uint64_t time) {
     uint64_t score = atomic_load_explicit(&process->blocking, memory_order_relaxed);
-    bool lost = time == 0 && atomic_load_explicit(&worker->role, memory_order_relaxed) ==
-                                 TRI_ROLE_DETACHED;
-    if (score == 0 && !lost) return;
+    int role = atomic_load_explicit(&worker->role, memory_order_relaxed);
+    bool lost = time == 0 && role == TRI_ROLE_DETACHED;
+    if ((score == 0 && !lost) || (time == 0 && role == TRI_ROLE_ELASTIC)) return;
     if (lost)
         score += TRI_BLOCKED;
     else if (handled > 0 && time > handled * TRI_LONG_CALLBACK)

@@ -41,6 +41,8 @@ void tri_scheduler_watch(tri_scheduler *scheduler, tri_glimpse *glimpse);
  * itself; take places back from who does not return. */
 bool tri_is_overlooked(tri_scheduler *scheduler);
 void tri_retake(tri_scheduler *scheduler, bool overlooked);
+/* Let the pool have some of what waits at the core, if callbacks block there one after the other. */
+void tri_relieve(tri_scheduler *scheduler);
 
 /* The standby has the interpreter lock. */
 int tri_scheduler_stand_by(tri_scheduler *scheduler, tri_worker *worker, tri_glimpse *before);
@@ -61,7 +63,8 @@ void tri_scheduler_worker_ended(tri_scheduler *scheduler, tri_worker *worker);
  * A score: up by 8 with each hand-off, down by 1 with each callback without. At LEARNED, after three
  * hand-offs nearly in a row, the process is run by the pool; there each callback shorter than half a
  * millisecond lowers it by 1, and so does one in sixteen of the others: who waits there for the interpreter
- * lock seems to block. So everybody is tried at the core again, and one hand-off there tells. */
+ * lock seems to block. So everybody is tried at the core again, and one hand-off there tells. Who was sent to the
+ * pool without being learned keeps his score. */
 enum { TRI_BLOCKED = 8, TRI_LEARNED = 24 };
 #define TRI_LONG_CALLBACK UINT64_C(500000)
 

@@ -112,6 +112,55 @@ static void callbacks_run_in_parallel_without_the_lock_O88(void) {
     engine_end(engine);
 }
 
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+
+static void wait_at_gate(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)me, (void)message;
+    atomic_fetch_add(&started_count, 1);
+    pthread_mutex_lock(&gate);
+    pthread_mutex_unlock(&gate);
+    atomic_fetch_add(&count, 1);
+}
+
+/* A tick for each would do, too, but it would take as many ticks. */
+static void those_behind_a_callback_that_blocks_go_to_the_pool(void) {
+    enum { WAITERS = 30 };
+    engine = engine_with((tr_options){.parallel = 1});
+    reset();
+    pthread_mutex_lock(&gate);
+    tell(engine, start(engine, &(actor){.handle = wait_at_gate}), 0);
+    EVENTUALLY(atomic_load(&started_count) == 1);
+    for (int i = 0; i < WAITERS; i++) {
+        int priority = i % 2 == 0 ? TR_PRIORITY_NORMAL : TR_PRIORITY_LOW;
+        tell(engine, start_at(priority, &(actor){.handle = wait_at_gate}), 0);
+    }
+    EVENTUALLY(atomic_load(&started_count) == WAITERS + 1);
+    tr_counters now = counters();
+    CHECK_EQ(now.threads_elastic + now.threads_detached + now.threads_core, WAITERS + 1);
+    CHECK(now.threads_elastic > WAITERS / 2);
+    CHECK(now.handoffs < WAITERS / 2);
+    pthread_mutex_unlock(&gate);
+    EVENTUALLY(atomic_load(&count) == WAITERS + 1);
+    engine_end(engine);
+}
+
+static void urgent_ones_stay_at_the_core(void) {
+    tri_run_queue from = {0};
+    tri_queue to = {0};
+    tr_process processes[TRI_PRIORITIES] = {0};
+    for (int priority = 0; priority < TRI_PRIORITIES; priority++) {
+        processes[priority].priority = (uint8_t)priority;
+        tri_run_queue_push(&from, &processes[priority]);
+    }
+    CHECK_EQ(tri_run_queue_move(&from, 1, &to), 1);
+    CHECK(tri_queue_pop(&to) == &processes[TR_PRIORITY_NORMAL]);
+    CHECK_EQ(tri_run_queue_move(&from, 9, &to), 1);
+    CHECK(tri_queue_pop(&to) == &processes[TR_PRIORITY_LOW]);
+    CHECK_EQ(from.length, 2);
+    CHECK(tri_run_queue_take(&from) == &processes[TR_PRIORITY_MAX]);
+    CHECK(tri_run_queue_take(&from) == &processes[TR_PRIORITY_HIGH]);
+}
+
 static void wait_for_flag(tr_process *self, actor *me, tr_message *message) {
     (void)self, (void)me, (void)message;
     atomic_fetch_add(&started_count, 1);
@@ -126,7 +175,7 @@ static void a_slow_callback_stops_nobody_without_the_lock(void) {
     EVENTUALLY(atomic_load(&started_count) == 3);
     tell(engine, start(engine, &(actor){.handle = raise_flag}), 0);
     EVENTUALLY(atomic_load(&flag));
-    CHECK(counters().handoffs >= 3);
+    CHECK(counters().handoffs > 0);
     EVENTUALLY(counters().threads_detached == 0);
     engine_end(engine);
 }
@@ -155,7 +204,7 @@ static void others_go_on(void (*stuck)(tr_process *, actor *, tr_message *), int
     EVENTUALLY_UNLOCKED(atomic_load(&started_count) == n);
     tell(engine, start(engine, &(actor){.handle = raise_flag}), 0);
     EVENTUALLY_UNLOCKED(atomic_load(&count) == n);
-    CHECK(counters().handoffs >= (uint64_t)n - 1);
+    CHECK(counters().handoffs > 0); /* the pool may help */
     EVENTUALLY_UNLOCKED(counters().threads_detached == 0);
     locked_engine_end(engine);
 }
@@ -502,6 +551,8 @@ int main(void) {
     TEST(a_slice_is_a_thousand_callbacks);
     TEST(priorities_take_turns_O85_O86);
     TEST(callbacks_run_in_parallel_without_the_lock_O88);
+    TEST(those_behind_a_callback_that_blocks_go_to_the_pool);
+    TEST(urgent_ones_stay_at_the_core);
     TEST(a_slow_callback_stops_nobody_without_the_lock);
     TEST(callbacks_that_block_stop_nobody);
     TEST(callbacks_that_spin_stop_nobody_O82);
