@@ -88,6 +88,18 @@ int tri_scheduler_stand_by(tri_scheduler *s, tri_worker *worker, tri_glimpse *be
     return decision;
 }
 
+bool tri_take_back(tri_scheduler *s) {
+    tri_thread *here = tri_thread_here_or_null(s->engine);
+    tri_worker *worker = here == NULL ? NULL : here->worker;
+    if (worker == NULL || tri_has_places(s) || s->core_count > 0 || s->ending) return false;
+    bool lost = atomic_load(&worker->role) == TRI_ROLE_DETACHED && !atomic_load(&worker->waiting);
+    if (!lost || worker->gate != TRI_GATE_FREE) return false; /* who computes passes the turnstile */
+    s->detached_count--;
+    worker->took_back = true;
+    tri_take_core(s, worker);
+    return true;
+}
+
 void tri_scheduler_before_wait(tr_process *self) {
     tri_worker *worker = atomic_load(&self->worker);
     tri_worker *next = NULL;

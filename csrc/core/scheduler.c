@@ -96,8 +96,9 @@ void tri_scheduler_enqueue(tri_scheduler *s, tr_process *process) {
         worker = tri_want_searcher(s);
     } else {
         tri_push_core(s, process);
-        worker = tri_want_core(s);
-        standby = worker == NULL || s->handoffs_until == 0 ? NULL : tri_want_standby(s);
+        bool back = tri_take_back(s);
+        worker = back ? NULL : tri_want_core(s);
+        if (back || (worker != NULL && s->handoffs_until != 0)) standby = tri_want_standby(s);
     }
     pthread_mutex_unlock(&s->lock);
     tri_start_role(s, worker);

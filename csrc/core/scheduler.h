@@ -8,7 +8,8 @@
  *   LOOP      runs the host's event loop, and on it processes of kind "asyncio" (looper.c); there is one
  *   ELASTIC   runs processes of kind "thread", which may block
  *   DETACHED  was CORE; its callback blocked, waits in the engine, or computes too long, so the place
- *             at the core went to another worker; it finishes the callback and then is IDLE or CORE again
+ *             at the core went to another worker; it finishes the callback and then is IDLE or CORE
+ *             again; CORE at once when it wakes a process while nobody has the core
  *
  * A process is run by one worker at a time. A slice is a number of callbacks, cut short at the next
  * tick when others wait. Which process is next, run_queue.h says.
@@ -108,6 +109,7 @@ typedef struct tri_worker {
      * Written by whoever gives it the role, before it is woken; then its own. NULL and false else. */
     tri_place *place;
     bool thief;
+    bool took_back;            /* its callback lost the core and took it back; its own */
     bool searching;            /* under lock: the elastic pool's searcher */
     uint64_t seen_serial, seen_cpu; /* the ticker's: at the last tick; the clock only while in a callback */
     _Atomic bool waiting;      /* in an engine call that waits; written under lock */

@@ -110,7 +110,7 @@ static bool is_doubted(const tr_process *process) {
 static void learn(tri_worker *worker, tr_process *process, uint64_t handled, uint64_t time) {
     uint64_t score = atomic_load_explicit(&process->blocking, memory_order_relaxed);
     int role = atomic_load_explicit(&worker->role, memory_order_relaxed);
-    bool lost = time == 0 && role == TRI_ROLE_DETACHED;
+    bool lost = time == 0 && (role == TRI_ROLE_DETACHED || worker->took_back);
     if ((score == 0 && !lost) || (time == 0 && role == TRI_ROLE_ELASTIC)) return;
     if (lost)
         score += TRI_BLOCKED;
@@ -136,6 +136,7 @@ void tri_run_slice(tri_worker *worker, tr_process *process, uint64_t since) {
     atomic_store_explicit(&process->run, TRI_RUNNING, memory_order_release);
     tri_scheduler_begin(worker, process);
     atomic_store_explicit(&worker->preempt, false, memory_order_relaxed);
+    worker->took_back = false;
     if (!tri_is_dead(process)) {
         if (behaviour->begin != NULL) behaviour->begin(process, process->state);
         if (behaviour->run != NULL)

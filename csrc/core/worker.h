@@ -37,7 +37,11 @@ tr_process *tri_scheduler_next_elastic(tri_scheduler *scheduler, tri_worker *wor
 uint64_t tri_scheduler_elastic_taken(tri_scheduler *scheduler);
 
 void tri_scheduler_watch(tri_scheduler *scheduler, tri_glimpse *glimpse);
-/* handoff.c, for the tick, under scheduler.lock: whether processes wait for which no worker comes by
+/* handoff.c. The calling worker, which lost the core in the middle of its callback, takes it back if nobody has it,
+ * as it has woken somebody: so it runs that one itself after the callback, and no other thread needs to
+ * wake up but a standby. Under scheduler.lock. */
+bool tri_take_back(tri_scheduler *scheduler);
+/* For the tick, under scheduler.lock: whether processes wait for which no worker comes by
  * itself; take places back from who does not return. */
 bool tri_is_overlooked(tri_scheduler *scheduler);
 void tri_retake(tri_scheduler *scheduler, bool overlooked);

@@ -2,6 +2,7 @@
  * core decides them). */
 #include "engine.h"
 #include "fake_lock.h"
+#include "worker.h"
 
 static tr_engine *engine;
 static _Atomic int count, started_count;
@@ -237,6 +238,36 @@ static void a_wait_in_a_callback_gives_the_core_away(void) {
     }
     tell(engine, next, 1);
     EVENTUALLY_UNLOCKED(atomic_load(&count) == CHAIN + 1);
+    locked_engine_end(engine);
+}
+
+static void block_and_wake(tr_process *self, actor *me, tr_message *message) {
+    (void)message;
+    const tri_worker *worker = atomic_load(&self->worker);
+    block_until_flag(self, me, message);
+    EVENTUALLY(counters().threads_core == 0);
+    CHECK(atomic_load(&worker->role) == TRI_ROLE_DETACHED);
+    tell(engine, me->peer, 0);
+    CHECK(atomic_load(&worker->role) == TRI_ROLE_CORE);
+}
+
+/* What it wakes then needs no other thread; that it blocked is remembered all the same. */
+static void who_lost_the_core_takes_it_back_when_it_wakes_another(void) {
+    engine = locked_engine(0);
+    reset();
+    tr_pid other = start(engine, &(actor){.handle = count_up}), pid;
+    tr_process *process;
+    pid = start(engine, &(actor){.handle = block_and_wake, .peer = other});
+    for (int i = 1; i <= 2; i++) {
+        tell(engine, pid, 0);
+        EVENTUALLY_UNLOCKED(atomic_load(&started_count) == i && counters().handoffs == (uint64_t)i);
+        atomic_store(&flag, true);
+        EVENTUALLY_UNLOCKED(atomic_load(&count) == 2 * i && counters().threads_core == 0);
+        atomic_store(&flag, false);
+        CHECK((process = tr_process_acquire(engine, pid)) != NULL);
+        CHECK_EQ(atomic_load(&process->blocking), i * TRI_BLOCKED);
+        tr_process_release(process);
+    }
     locked_engine_end(engine);
 }
 
@@ -557,6 +588,7 @@ int main(void) {
     TEST(callbacks_that_block_stop_nobody);
     TEST(callbacks_that_spin_stop_nobody_O82);
     TEST(a_wait_in_a_callback_gives_the_core_away);
+    TEST(who_lost_the_core_takes_it_back_when_it_wakes_another);
     TEST(work_goes_on_beside_a_spinner_and_a_blocker);
     TEST(a_thousand_sleepers_share_the_pool_under_the_lock);
     TEST(a_thousand_sleepers_share_the_pool_without_the_lock);
