@@ -76,7 +76,10 @@ int tri_scheduler_stand_by(tri_scheduler *s, tri_worker *worker, tri_glimpse *be
     if (s->core_count == 0 && s->core.length > 0 && !s->ending) {
         s->standby = false;
         tri_take_core(s, worker);
-        next = tri_want_standby(s);
+        if (s->core.length > 1)
+            next = tri_want_standby(s);
+        else
+            atomic_store_explicit(&s->unguarded, true, memory_order_relaxed);
         decision = TRI_STANDBY_TAKE;
     } else if (s->core_count == 0 || now > s->standby_until || s->ending) {
         s->standby = false;

@@ -52,6 +52,15 @@ static bool is_elastic(const tr_process *process) {
     return process->kind != TR_KIND_CORE;
 }
 
+/* Since callbacks have been blocking, the core is not without a standby while anybody waits for it. */
+static void guard(tri_scheduler *s) {
+    pthread_mutex_lock(&s->lock);
+    atomic_store_explicit(&s->unguarded, false, memory_order_relaxed);
+    tri_worker *standby = tri_want_standby(s);
+    pthread_mutex_unlock(&s->lock);
+    tri_start_role(s, standby);
+}
+
 /* What the worker at the core wakes stays with it, if it still is. */
 static bool keep(tri_scheduler *s, tr_process *process) {
     tri_thread *here = tri_thread_here_or_null(s->engine);
@@ -60,6 +69,7 @@ static bool keep(tri_scheduler *s, tr_process *process) {
     if (atomic_load_explicit(&worker->role, memory_order_relaxed) != TRI_ROLE_CORE) return false;
     if (!tri_has_places(s)) {
         tri_queue_push(&worker->woken, process);
+        if (atomic_load_explicit(&s->unguarded, memory_order_relaxed)) guard(s);
         return true;
     }
     if (!tri_place_push(&s->places, worker->place, worker, process)) return false;
@@ -98,7 +108,7 @@ void tri_scheduler_enqueue(tri_scheduler *s, tr_process *process) {
         tri_push_core(s, process);
         bool back = tri_take_back(s);
         worker = back ? NULL : tri_want_core(s);
-        if (back || (worker != NULL && s->handoffs_until != 0)) standby = tri_want_standby(s);
+        if (back || s->handoffs_until != 0) standby = tri_want_standby(s);
     }
     pthread_mutex_unlock(&s->lock);
     tri_start_role(s, worker);

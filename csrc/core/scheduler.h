@@ -18,8 +18,8 @@
  * when a callback blocks, so the standby, which waits, finds itself running: it looks whether the core's
  * worker is inside a callback and has not merely lost the lock by force (a young callback after a
  * forced switch gets it back), and takes the place. It waits only while the core has been busy across a
- * tick, or works within 20 ms after a hand-over, because waiting for good would slow every wake-up. There is
- * no cost on the busy path.
+ * tick, or, within 20 ms after a hand-over, works while others wait, because waiting for good would slow every
+ * wake-up. There is no cost on the busy path.
  *
  * Without an interpreter lock there is one place per core, with a queue each (place.h); `core` is then for
  * what comes from outside the workers at the core, each of which takes its share of it with its next
@@ -150,6 +150,9 @@ typedef struct tri_scheduler {
     uint32_t threads, idle_count, core_count, elastic_count, detached_count;
     uint32_t waiting_count; /* of the elastic and detached: those in an engine call that waits */
     bool searching, standby, ending;
+    /* Who took the core as the standby left none behind, as nobody else waited: whoever makes somebody wait
+     * sees to it. A hint: relaxed, true for longer than it should be costs one look under the lock. */
+    _Atomic bool unguarded;
     bool was_busy; /* the core, at the last tick */
     uint64_t standby_until;
     uint64_t handoffs_until; /* callbacks have been blocking: until then the core is not without a standby; or 0 */
