@@ -143,6 +143,14 @@ static int start(tr_process *self, tr_pid callee, tr_message *request, tr_call_o
     return result;
 }
 
+/* If it is refused, the callee's end is the answer. */
+static void send_request(tr_process *self, tr_pid callee, tr_message *request) {
+    tri_worker *worker = atomic_load(&self->worker);
+    if (worker != NULL) worker->calls = true;
+    tr_send_message(self->engine, callee, request);
+    if (worker != NULL) worker->calls = false;
+}
+
 int tr_call(tr_process *self, tr_pid callee, tr_call_options *options) {
     tr_engine *engine = self->engine;
     bool forked = atomic_load(&engine->forked);
@@ -158,7 +166,7 @@ int tr_call(tr_process *self, tr_pid callee, tr_call_options *options) {
     if (result != TR_OK)
         tr_message_free(engine, request);
     else
-        tr_send_message(engine, callee, request); /* refused: the callee's end is the answer */
+        send_request(self, callee, request);
     return result;
 }
 

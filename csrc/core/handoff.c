@@ -95,9 +95,11 @@ bool tri_take_back(tri_scheduler *s) {
     tri_thread *here = tri_thread_here_or_null(s->engine);
     tri_worker *worker = here == NULL ? NULL : here->worker;
     if (worker == NULL || tri_has_places(s) || s->core_count > 0 || s->ending) return false;
+    if (worker->calls) return false; /* it gives the core away at once */
     bool lost = atomic_load(&worker->role) == TRI_ROLE_DETACHED && !atomic_load(&worker->waiting);
     if (!lost || worker->gate != TRI_GATE_FREE) return false; /* who computes passes the turnstile */
     s->detached_count--;
+    s->standby_until = tri_clock_monotonic() + TRI_STANDBY_STAYS;
     worker->took_back = true;
     tri_take_core(s, worker);
     return true;
@@ -145,7 +147,7 @@ static bool is_stuck_since_tick(tri_worker *worker) {
 static bool has_slept_since_tick(tri_worker *worker) {
     uint64_t before = worker->seen_cpu;
     worker->seen_cpu = tri_worker_cpu(worker);
-    return worker->seen_cpu - before < TRI_TURN / 8;
+    return worker->seen_cpu - before < TRI_TICK / 8;
 }
 
 /* Whether processes wait for which no worker comes by itself, for want of threads when they were queued, or
@@ -173,24 +175,30 @@ void tri_retake(tri_scheduler *s, bool overlooked) {
         if (!at_core || (worker->seen_serial & 1) == 0) continue;
         bool slept = has_slept_since_tick(worker);
         if (wanted == 0 || !stuck) continue;
-        s->blocks += slept;
+        s->blocks += slept && !tri_slow_is_runnable(&worker->slow); /* the machine may be busy */
         tri_leave_core(s, worker, TRI_ROLE_DETACHED);
         s->handoffs++;
         wanted--;
     }
 }
 
-/* So many blocking callbacks in a tick are a pattern: each cost a hand-off; without an interpreter lock each kept
- * a place for the whole tick. For each, so many processes are moved, or it would take as many ticks. */
-enum { MANY_WITH_LOCK = 4, MANY_WITHOUT = 1, RELIEVED_FOR_EACH = 32 };
+/* Blocking callbacks are a pattern if the core did little else for a tick, and cost much: with an interpreter lock
+ * a hand-off each; without one they kept half of the places. For each so many processes are moved: about as many
+ * as the pool can take in a tick. */
+enum { MANY_BLOCKS = 4, MOVED_WITH_LOCK = 4, MOVED_WITHOUT = 32 };
 
-void tri_relieve(tri_scheduler *s) {
-    uint64_t blocks = s->blocks, room = tri_pool_room(s);
-    s->blocks = 0;
-    if (blocks < (tri_has_places(s) ? MANY_WITHOUT : MANY_WITH_LOCK)) return;
-    uint64_t most = blocks * RELIEVED_FOR_EACH;
+static uint64_t to_be_moved(const tri_scheduler *s) {
+    if (tri_has_places(s)) return 2 * s->blocks < s->places.count ? 0 : s->blocks * MOVED_WITHOUT;
+    bool pattern = s->blocks >= MANY_BLOCKS && s->taken <= 2 * s->blocks;
+    return pattern ? s->blocks * MOVED_WITH_LOCK : 0;
+}
+
+void tri_relieve(tri_scheduler *s, bool possible) {
+    uint64_t most = possible ? to_be_moved(s) : 0, room = tri_pool_room(s);
+    s->blocks = s->taken = 0;
     room = room > s->learned.count ? room - s->learned.count : 0;
     if (room < most) most = room;
+    if (most == 0) return;
     most -= tri_run_queue_move(&s->core, most, &s->learned);
     if (!tri_has_places(s)) return;
     atomic_store(&s->outside, s->core.length);

@@ -90,11 +90,11 @@ void tri_scheduler_mark(tr_process *dead) {
     tri_ticker_poke(&engine->ticker);
 }
 
-/* Change the mask of the worker's target. What the target was, or 0 if it is another's or has that mask. */
-static uintptr_t set_mask(tri_worker *worker, const tr_process *process, uintptr_t mask) {
+/* Change the mask of the calling worker's target. What the target was; 0 if there is none, or it has that mask. */
+static uintptr_t set_mask(tri_worker *worker, uintptr_t mask) {
     uintptr_t old = atomic_load(&worker->target);
     for (;;) {
-        if (tri_held_process(old) != process || (old & MASKED) == mask) return 0;
+        if (tri_held_process(old) == NULL || (old & MASKED) == mask) return 0;
         if (old & BUSY)
             old = atomic_load(&worker->target);
         else if (atomic_compare_exchange_weak(&worker->target, &old, old ^ MASKED))
@@ -102,21 +102,26 @@ static uintptr_t set_mask(tri_worker *worker, const tr_process *process, uintptr
     }
 }
 
-bool tr_mask(tr_process *self) {
-    tr_host *host = &self->engine->host;
-    tri_worker *worker = atomic_load(&self->worker);
-    uintptr_t old = worker == NULL ? 0 : set_mask(worker, self, MASKED);
+bool tr_mask(tr_engine *engine) {
+    tr_host *host = &engine->host;
+    tri_thread *here = tri_thread_here_or_null(engine);
+    tri_worker *worker = here == NULL ? NULL : here->worker;
+    tr_process *process = worker == NULL ? NULL : tri_held_process(atomic_load(&worker->target));
+    if (process == NULL) return false;
+    uintptr_t old = set_mask(worker, MASKED);
     if ((old & MARKED) != 0 && host->interrupt_clear != NULL) /* the ticker sends it again */
         host->interrupt_clear(host->context, worker->host);
     return old != 0;
 }
 
-void tr_unmask(tr_process *self) {
-    tr_engine *engine = self->engine;
-    tri_worker *worker = atomic_load(&self->worker);
-    uintptr_t old = set_mask(worker, self, 0);
-    if (old != 0 && (old & MARKED) == 0 && tri_is_dead(self) && engine->host.interrupt != NULL)
-        send_interrupt(engine, worker, (uintptr_t)self, true);
+void tr_unmask(tr_engine *engine) {
+    tri_worker *worker = tri_thread_here_or_null(engine)->worker;
+    uintptr_t old = set_mask(worker, 0);
+    tr_process *process = tri_held_process(old);
+    if (process == NULL || !tri_is_dead(process) || engine->host.interrupt == NULL) return;
+    bool now = atomic_load(&worker->role) != TRI_ROLE_LOOP; /* as tri_scheduler_interrupt */
+    if ((old & MARKED) == 0) send_interrupt(engine, worker, (uintptr_t)process, now);
+    tri_ticker_poke(&engine->ticker);
 }
 
 /* Whether what was interrupted has had the time to unwind, cleanup and all: on a busy machine its thread

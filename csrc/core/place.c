@@ -198,6 +198,7 @@ tr_process *tri_place_take(tri_places *places, tri_place *place) {
 void tri_places_move(tri_places *places, uint64_t most, tri_queue *to) {
     for (uint32_t i = 0; i < places->count && most > 0; i++) {
         tri_place *place = &places->all[i];
+        if (place->holder != NULL) continue;
         pthread_mutex_lock(&place->lock);
         most -= tri_run_queue_move(&place->queue, most, to);
         atomic_store(&place->length, place->queue.length);

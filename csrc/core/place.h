@@ -62,7 +62,8 @@ void tri_place_put(tri_places *places, tri_place *place, tr_process *process);
  * lost the place meanwhile, what it gets is its to run all the same. */
 tr_process *tri_place_take(tri_places *places, tri_place *place);
 
-/* Move up to `most` normal and low processes that wait at places to `to`. */
+/* Move up to `most` normal and low processes to `to` that wait at places which nobody holds. Under
+ * scheduler.lock. */
 void tri_places_move(tri_places *places, uint64_t most, tri_queue *to);
 
 /* How many processes wait at all places. */

@@ -98,7 +98,7 @@ void tri_scheduler_enqueue(tri_scheduler *s, tr_process *process) {
         enqueue_async(s, process);
         return;
     }
-    bool elastic = is_elastic(process), learned = tri_is_learned(process);
+    bool elastic = is_elastic(process), learned = tri_is_learned(process), back = false;
     if (keep(s, process)) return;
     pthread_mutex_lock(&s->lock);
     if (elastic || (learned && tri_pool_room(s) > 0)) {
@@ -106,13 +106,14 @@ void tri_scheduler_enqueue(tri_scheduler *s, tr_process *process) {
         worker = tri_want_searcher(s);
     } else {
         tri_push_core(s, process);
-        bool back = tri_take_back(s);
+        back = tri_take_back(s);
         worker = back ? NULL : tri_want_core(s);
         if (back || s->handoffs_until != 0) standby = tri_want_standby(s);
     }
     pthread_mutex_unlock(&s->lock);
     tri_start_role(s, worker);
     tri_start_role(s, standby);
+    if (back) tri_ticker_poke(&s->engine->ticker);
 }
 
 /* The worker's share of what came from outside, to its place. */
@@ -180,6 +181,7 @@ tr_process *tri_scheduler_next_core(tri_scheduler *s, tri_worker *worker) {
             if (s->core_count == 0) tri_turnstile_core_idle(s, tri_clock_monotonic());
         } else {
             tri_load_taken(&s->load);
+            s->taken++;
         }
     }
     pthread_mutex_unlock(&s->lock);
@@ -212,12 +214,27 @@ uint64_t tri_scheduler_elastic_taken(tri_scheduler *s) {
 
 /* ---- The tick -----------------------------------------------------------------------------------*/
 
-/* The pool is full and stands still: one of the core's goes back there, for the others may wait for it. */
-static void rescue_learned(tri_scheduler *s) {
+/* The pool takes nobody: who was sent there for once goes back to the core, and so does, if the pool gets no
+ * thread, one of those that are learned, for the others may wait for it. Whether any did. */
+static bool rescue(tri_scheduler *s) {
     bool stands = s->elastic_taken == s->taken_before;
+    bool full = tri_pool_room(s) == 0 || !s->searching;
+    uint64_t before = s->learned.count;
     s->taken_before = s->elastic_taken;
-    if (stands && s->learned.head != NULL && tri_pool_room(s) == 0)
+    if (!stands) return false;
+    while (s->learned.head != NULL && !tri_is_learned(s->learned.head))
         tri_push_core(s, tri_queue_pop(&s->learned));
+    if (s->learned.head != NULL && full) tri_push_core(s, tri_queue_pop(&s->learned));
+    return s->learned.count < before;
+}
+
+/* Once a millisecond, though timers make the ticker come more often: who is stuck, and what waits for it. */
+static void look(tri_scheduler *s, bool overlooked, uint64_t now) {
+    if (now - s->looked_at < TRI_TICK) return;
+    s->looked_at = now;
+    bool rescued = rescue(s);
+    if (tri_has_places(s)) tri_retake(s, overlooked);
+    tri_relieve(s, !rescued);
 }
 
 static void preempt_all(tri_scheduler *s) {
@@ -235,16 +252,14 @@ int tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
     bool seldom = s->elastic_count + s->detached_count > s->waiting_count;
     if (s->core_count > 0) s->standby_until = now + TRI_STANDBY_STAYS;
     if (s->core_count > 0 || s->looper != NULL) preempt_all(s);
-    rescue_learned(s);
     bool overlooked = tri_is_overlooked(s);
     if (tri_has_places(s)) {
         tri_places_balance(&s->places);
-        tri_retake(s, overlooked);
     } else if (s->core_count > 0 && s->was_busy) { /* busy across a tick */
         standby = tri_want_standby(s);
     }
     s->was_busy = s->core_count > 0;
-    tri_relieve(s);
+    look(s, overlooked, now);
     if (overlooked) core = tri_want_core(s);
     searcher = tri_want_searcher(s);
     looper = tri_want_looper(s);

@@ -42,7 +42,8 @@
  * it, it goes to the core after all: others may wait for it.
  *
  * Who is not learned yet costs a hand-off, and without an interpreter lock a tick. When callbacks block one after
- * the other, those that wait behind them go to the pool, too, for once, but for urgent ones (tri_relieve).
+ * the other, those that wait behind them go to the pool, too, for once, but for urgent ones (tri_relieve),
+ * and come back if the pool takes nobody.
  *
  * Threads that compute without end take turns at the interpreter lock: turnstile.h. An idle thread
  * beyond TRI_IDLE_KEPT ends after TRI_IDLE_STAYS.
@@ -88,6 +89,7 @@ enum {
     TRI_ROLE_DETACHED
 };
 
+#define TRI_TICK UINT64_C(1000000) /* ns */
 enum { TRI_SLICE = 1000, TRI_THREADS_IN_ALL = 16, TRI_IDLE_KEPT = 4 };
 #define TRI_IDLE_STAYS UINT64_C(5000000000)
 
@@ -110,8 +112,9 @@ typedef struct tri_worker {
     tri_place *place;
     bool thief;
     bool took_back;            /* its callback lost the core and took it back; its own */
+    bool calls;                /* it sends a request and will wait for the answer; its own */
     bool searching;            /* under lock: the elastic pool's searcher */
-    uint64_t seen_serial, seen_cpu; /* the ticker's: at the last tick; the clock only while in a callback */
+    uint64_t seen_serial, seen_cpu; /* the ticker's: at the last look; the clock only while in a callback */
     _Atomic bool waiting;      /* in an engine call that waits; written under lock */
     /* The ticker's: whom it saw interrupted, the thread's CPU clock and the time then. */
     uintptr_t interrupted;
@@ -156,9 +159,10 @@ typedef struct tri_scheduler {
     bool was_busy; /* the core, at the last tick */
     uint64_t standby_until;
     uint64_t handoffs_until; /* callbacks have been blocking: until then the core is not without a standby; or 0 */
-    uint64_t elastic_taken, taken_before; /* now, and at the last tick */
+    uint64_t elastic_taken, taken_before; /* now, and at the last look */
+    uint64_t looked_at;    /* when the tick last looked who is stuck */
     uint64_t handoffs, limit_hits;
-    uint64_t blocks;       /* callbacks seen to block since the last tick */
+    uint64_t blocks, taken; /* since the last look: callbacks seen to block; with one place: processes taken */
     uint64_t start_failures; /* of limit_hits: the system had no thread */
     tri_load load;         /* under lock */
     _Atomic uint32_t marked;            /* interrupts sent to callbacks that still run */

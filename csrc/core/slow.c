@@ -151,8 +151,8 @@ void tri_slow_begin(tri_worker *worker) {
 #endif
 }
 
-/* Whether the thread runs or would like to, as /proc says: "number (name) state ...". */
-static bool is_runnable(const tri_suspect *suspect) {
+/* /proc says: "number (name) state ...". */
+bool tri_slow_is_runnable(const tri_suspect *suspect) {
     char path[64], text[128];
     snprintf(path, sizeof path, "/proc/self/task/%d/stat", suspect->task);
     int file = suspect->task == 0 ? -1 : open(path, O_RDONLY | O_CLOEXEC);
@@ -169,7 +169,7 @@ static int judge(tri_slow *slow, tri_worker *worker, uint64_t now) {
     tri_scheduler *s = &slow->engine->scheduler;
     tri_suspect *suspect = &worker->slow;
     uint64_t used = tri_worker_cpu(worker) - suspect->cpu;
-    bool computes = used > (now - suspect->half) / 200 || is_runnable(suspect) ||
+    bool computes = used > (now - suspect->half) / 200 || tri_slow_is_runnable(suspect) ||
                     atomic_load(&worker->gate) != TRI_GATE_FREE; /* it is made to wait */
     /* The standby has waited for the interpreter lock all the time. */
     bool locked = s->engine->options.handoff && s->standby &&

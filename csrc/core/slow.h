@@ -69,6 +69,8 @@ bool tri_slow_tick(tri_slow *slow, uint64_t now);
 
 /* A worker's thread begins. */
 void tri_slow_begin(struct tri_worker *worker);
+/* Whether its thread runs or would like to. Any thread; asks the system, so for rare use. */
+bool tri_slow_is_runnable(const tri_suspect *suspect);
 /* It begins a slice: before its serial says so. */
 static inline void tri_slow_slice(tri_suspect *suspect, const tr_process *process) {
     bool counts = tr_process_kind(process) == TR_KIND_CORE;

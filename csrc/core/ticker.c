@@ -7,8 +7,7 @@
 #include "engine.h"
 
 enum { QUIET_TICKS = 20 };
-#define TICK UINT64_C(1000000)
-#define SELDOM (20 * TICK)
+#define SELDOM (20 * TRI_TICK)
 #define INTERRUPT_EVERY 5
 
 int tri_ticker_init(tri_ticker *ticker, tr_engine *engine) {
@@ -67,7 +66,7 @@ static int tick(tri_ticker *ticker) {
 
 /* Whether to go on. Sleeps until the next timer, or until the next tick. */
 static bool sleep(tri_ticker *ticker, int need) {
-    uint64_t pause = need == TRI_TICK_SOON ? TICK : SELDOM;
+    uint64_t pause = need == TRI_TICK_SOON ? TRI_TICK : SELDOM;
     uint64_t until = need == TRI_TICK_NEVER ? TR_FOREVER : tri_clock_monotonic() + pause;
     atomic_store(&ticker->asleep, need != TRI_TICK_SOON);
     /* Work that was queued before `asleep` was set poked nobody: look again. */

@@ -113,7 +113,7 @@ static void learn(tri_worker *worker, tr_process *process, uint64_t handled, uin
     bool lost = time == 0 && (role == TRI_ROLE_DETACHED || worker->took_back);
     if ((score == 0 && !lost) || (time == 0 && role == TRI_ROLE_ELASTIC)) return;
     if (lost)
-        score += TRI_BLOCKED;
+        score += score < TRI_LEARNED ? TRI_BLOCKED : 0;
     else if (handled > 0 && time > handled * TRI_LONG_CALLBACK)
         score -= is_doubted(process);
     else

@@ -45,8 +45,9 @@ bool tri_take_back(tri_scheduler *scheduler);
  * itself; take places back from who does not return. */
 bool tri_is_overlooked(tri_scheduler *scheduler);
 void tri_retake(tri_scheduler *scheduler, bool overlooked);
-/* Let the pool have some of what waits at the core, if callbacks block there one after the other. */
-void tri_relieve(tri_scheduler *scheduler);
+/* Let the pool have some of what waits at the core, if callbacks block there one after the other and the pool can
+ * have it; count anew. */
+void tri_relieve(tri_scheduler *scheduler, bool possible);
 
 /* The standby has the interpreter lock. */
 int tri_scheduler_stand_by(tri_scheduler *scheduler, tri_worker *worker, tri_glimpse *before);

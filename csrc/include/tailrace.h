@@ -324,6 +324,12 @@ int tr_spawn(tr_engine *engine, const tr_spawn_options *options, const tr_behavi
  * and the caller's own process is current again. */
 void tr_leave(tr_engine *engine);
 
+/* Let nobody interrupt what runs on the calling thread (tr_host.interrupt) until tr_unmask: who ends its process
+ * meanwhile interrupts it then. Attached; no tr_spawn with `enter` in between. False, and no tr_unmask is
+ * due: it is masked already, or nobody could interrupt it. */
+bool tr_mask(tr_engine *engine);
+void tr_unmask(tr_engine *engine);
+
 /* Whether the calling thread is one of the engine's own. */
 bool tr_on_engine_thread(tr_engine *engine);
 
@@ -338,10 +344,6 @@ tr_engine *tr_process_engine(const tr_process *process);
 void *tr_process_state(const tr_process *process);
 const tr_behaviour *tr_process_behaviour(const tr_process *process);
 int tr_process_kind(const tr_process *process);
-/* Let nobody interrupt the calling process (tr_host.interrupt) until tr_unmask: who ends it meanwhile interrupts
- * it then. Attached. False, and no tr_unmask is due, if it was masked or if nobody could interrupt it. */
-bool tr_mask(tr_process *self);
-void tr_unmask(tr_process *self);
 /* Whether the process has been ended while it still runs. */
 bool tr_process_is_dead(const tr_process *process);
 /* The reason of a dead process that is still running (own reference), else NULL. */

@@ -120,10 +120,9 @@ static PyObject *uninterrupted(PyObject *module, PyObject *const *args, Py_ssize
         return NULL;
     }
     tr_engine *engine = atomic_load(&tr_state_of(module)->engine);
-    tr_process *self = engine == NULL ? NULL : tr_self_or_null(engine);
-    bool masked = self != NULL && tr_mask(self);
+    bool masked = engine != NULL && tr_mask(engine);
     PyObject *result = PyObject_Vectorcall(args[0], args + 1, (size_t)count - 1, NULL);
-    if (masked) tr_unmask(self);
+    if (masked) tr_unmask(engine);
     return result;
 }
 
