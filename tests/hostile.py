@@ -40,7 +40,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from support import GIL
+from support import GIL, opened
 
 import tailrace as tr
 
@@ -577,16 +577,6 @@ def end_all(staying: set[tr.Pid]) -> None:
     for thread in threads:
         thread.join(LIMIT)
     must_become("processes are left", all_gone)
-
-
-def opened() -> Counter[str]:
-    """Open files; not the descriptors that wake event loops, which the core keeps for the next."""
-    found: Counter[str] = Counter()
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the folder itself
-            found[os.readlink(f"/proc/self/fd/{name}")] += 1
-    del found["anon_inode:[eventfd]"]
-    return found
 
 
 def tasks() -> int:

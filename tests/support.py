@@ -1,7 +1,10 @@
 """What several test files need."""
 
+import contextlib
+import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 
 GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -17,3 +20,13 @@ def eventually(condition: Callable[[], object], limit: float = LIMIT) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.001)
+
+
+def opened() -> Counter[str]:
+    """Open files; not the descriptors that wake event loops, which the core keeps for the next."""
+    found: Counter[str] = Counter()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the folder itself
+            found[os.readlink(f"/proc/self/fd/{name}")] += 1
+    del found["anon_inode:[eventfd]"]
+    return found

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import worker_support
-from support import LIMIT, eventually
+from support import LIMIT, eventually, opened
 from worker_support import Custom, living, spin_forever, wait_for_pid
 
 import tailrace as tr
@@ -215,13 +215,6 @@ def test_a_worker_whose_start_is_interrupted_is_buried(monkeypatch):
         _os_worker.Process()
     with pytest.raises(ChildProcessError):
         os.waitpid(started[0].pid, os.WNOHANG)
-
-
-def opened():
-    """The open descriptors but the core's own."""
-    found = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-    links = [os.readlink(name) for name in found if os.path.exists(name)]
-    return sorted(link for link in links if link != "anon_inode:[eventfd]")
 
 
 @pytest.mark.parametrize("name", ["_pipe", "_popen", "Channel"])
