@@ -19,6 +19,8 @@
 enum { BUSY = 1, MARKED = 2, MASKED = 4, BITS = BUSY | MARKED | MASKED };
 #define INTERRUPT_AFTER_CPU UINT64_C(5000000) /* ns that the victim's thread computed */
 #define INTERRUPT_AFTER UINT64_C(50000000)
+#define HELD_COMPUTING UINT64_C(20000000)
+#define HELD_AT_MOST UINT64_C(60000000000)
 
 static void set_target(tri_worker *worker, tr_process *process) {
     tr_engine *engine = worker->thread.engine;
@@ -41,15 +43,19 @@ void tri_scheduler_enter(tr_process *process) {
     if (worker != NULL) set_target(worker, process);
 }
 
-/* What the host holds back because it is no good moment is sent all the same once the thread has computed
- * on: where it waits an interrupt does nothing anyway. */
+/* What the host holds back because it is no good moment is sent all the same to code that computes on and is never
+ * at a good one. To wait takes CPU time too, though little: for the interpreter lock, once a millisecond. */
 static void deliver(tr_engine *engine, tri_worker *worker, uintptr_t process) {
     uint64_t cpu = tri_worker_cpu(worker);
-    bool again = atomic_load(&worker->held_back) == process;
-    if (!again) worker->held_back_cpu = cpu;
-    bool at_once = again && cpu - worker->held_back_cpu >= INTERRUPT_AFTER_CPU;
-    bool sent = engine->host.interrupt(engine->host.context, worker->host, at_once);
-    atomic_store(&worker->held_back, sent ? 0 : process);
+    if (atomic_load(&worker->held_back) != process) {
+        worker->held_first = worker->held_last = cpu;
+        worker->held_computing = 0;
+    }
+    bool at_once = worker->held_computing >= HELD_COMPUTING || cpu - worker->held_first >= HELD_AT_MOST;
+    int result = engine->host.interrupt(engine->host.context, worker->host, at_once);
+    if (result == TR_HELD_COMPUTING) worker->held_computing += cpu - worker->held_last;
+    worker->held_last = cpu;
+    atomic_store(&worker->held_back, result == TR_INTERRUPTED ? 0 : process);
 }
 
 static void send_interrupt(tr_engine *engine, tri_worker *worker, uintptr_t from, bool attached) {

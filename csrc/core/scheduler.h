@@ -119,10 +119,10 @@ typedef struct tri_worker {
     /* The ticker's: whom it saw interrupted, the thread's CPU clock and the time then. */
     uintptr_t interrupted;
     uint64_t interrupted_cpu, interrupted_at;
-    /* Whose interrupt the host holds back (0: nobody's), and the thread's CPU clock when it began to.
-     * Written by whoever made `target` BUSY; put back by the worker itself. */
+    /* Whose interrupt the host holds back (0: nobody's), and what was seen of the thread since. Written by
+     * whoever made `target` BUSY; put back by the worker itself. */
     _Atomic uintptr_t held_back;
-    uint64_t held_back_cpu;
+    uint64_t held_first, held_last, held_computing; /* its CPU clock at the first and the last try; time it computed */
     /* The turnstile's, under lock; `gate` is read by its own thread without it. */
     clockid_t cpu;
     _Atomic uint8_t gate;

@@ -139,6 +139,8 @@ typedef struct tr_slow {
     uint64_t thread;  /* pthread_self() of its thread; 0 if over */
 } tr_slow;
 
+enum { TR_INTERRUPTED, TR_HELD_WAITING, TR_HELD_COMPUTING };
+
 typedef struct tr_host {
     void *context;
     /* Drop one reference. Any thread, attached or not; never called under a lock. */
@@ -149,9 +151,9 @@ typedef struct tr_host {
     void (*attach)(void *context, void *thread);
     void (*detach)(void *context, void *thread);
     /* Make the code that this engine thread runs unwind soon (kill). The caller is attached and may
-     * hold a lock of the engine's: must not call it back. False: this is no good moment, try again
-     * soon; with `at_once` any is. */
-    bool (*interrupt)(void *context, void *thread, bool at_once);
+     * hold a lock of the engine's: must not call it back. TR_INTERRUPTED, or this is no good moment, try
+     * again soon: the code may wait, or it computes. With `at_once` any moment is good. */
+    int (*interrupt)(void *context, void *thread, bool at_once);
     /* Take an interrupt back that did not arrive. On the thread itself, attached. */
     void (*interrupt_clear)(void *context, void *thread);
     /* A callback returned in a forked child: end the child; does not return. */

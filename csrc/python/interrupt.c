@@ -6,7 +6,7 @@
  * handler (up to 3.12) every process would hang that logs. So a thread that is about to take something,
  * or to let go of it, is not interrupted there: by the names of its innermost function and of what that
  * calls. The caller tries again soon; nothing is lost, as a thread that waits in C does not unwind before it
- * returns from there.
+ * returns from there. Only code that computes in a function of such a name is interrupted there in the end.
  *
  * Where the interrupt is sent is where it hits, as the sender has the interpreter lock meanwhile. On a
  * free-threaded build the thread may be elsewhere by then, and its frames cannot be read: there nothing is
@@ -61,17 +61,37 @@ static PyObject *method_called(PyCodeObject *code, int instruction) {
     return found;
 }
 
-/* Whether the thread is where an interrupt would leave something taken. Without a collection, which could run
- * anything: the caller may hold a lock of the engine's. */
-static bool is_at_a_lock(PyThreadState *thread) {
+/* Whether the thread is at the end of a loop: what was taken in it is in good hands by then. */
+static bool jumps_back(PyCodeObject *code, int instruction) {
+    PyObject *bytes = PyCode_GetCode(code);
+    if (bytes == NULL) PyErr_Clear();
+    if (bytes == NULL || instruction < 0) return false;
+    int opcode = ((const unsigned char *)PyBytes_AS_STRING(bytes))[instruction];
+    Py_DECREF(bytes);
+#if PY_VERSION_HEX < 0x030C0000
+    if (opcode == POP_JUMP_BACKWARD_IF_TRUE || opcode == POP_JUMP_BACKWARD_IF_FALSE) return true;
+#endif
+    return opcode == JUMP_BACKWARD;
+}
+
+/* Whether the thread may be where an interrupt would leave something taken, as tr_host.interrupt says. */
+static int look_at_code(PyCodeObject *code, int instruction) {
+    bool loops = jumps_back(code, instruction);
+    if (is_of_a_lock(code->co_name)) return loops ? TR_HELD_COMPUTING : TR_HELD_WAITING;
+    PyObject *method = loops ? NULL : method_called(code, instruction);
+    bool takes = method != NULL && is_of_a_lock(method) && !is_condition_wait(code->co_name);
+    return takes ? TR_HELD_WAITING : TR_INTERRUPTED;
+}
+
+/* The same of the thread's innermost frame. Without a collection, which could run anything: the caller may hold a
+ * lock of the engine's. */
+static int look_at_thread(PyThreadState *thread) {
     int collects = PyGC_Disable();
     PyFrameObject *frame = PyThreadState_GetFrame(thread);
-    bool found = false;
+    int found = TR_INTERRUPTED;
     if (frame != NULL) {
         PyCodeObject *code = PyFrame_GetCode(frame);
-        PyObject *method = method_called(code, PyFrame_GetLasti(frame));
-        found = is_of_a_lock(code->co_name) ||
-                (method != NULL && is_of_a_lock(method) && !is_condition_wait(code->co_name));
+        found = look_at_code(code, PyFrame_GetLasti(frame));
         Py_DECREF(code);
         Py_DECREF(frame);
     }
@@ -81,17 +101,18 @@ static bool is_at_a_lock(PyThreadState *thread) {
 
 #endif
 
-bool tr_host_interrupt(void *context, void *thread, bool at_once) {
+int tr_host_interrupt(void *context, void *thread, bool at_once) {
     tr_state *state = context;
     unsigned long id = ((PyThreadState *)thread)->thread_id;
 #ifndef Py_GIL_DISABLED
-    if (!at_once && is_at_a_lock(thread)) return false;
+    int found = at_once ? TR_INTERRUPTED : look_at_thread(thread);
+    if (found != TR_INTERRUPTED) return found;
 #else
     (void)at_once;
 #endif
     PyThreadState_SetAsyncExc(id, state->Killed);
     tr_talk_interrupt(state, id);
-    return true;
+    return TR_INTERRUPTED;
 }
 
 /* Up to 3.12 taking an exception back leaves the request to look for one set, for all threads: every bytecode

@@ -5,7 +5,7 @@
 #include "state.h"
 
 /* As tr_host.interrupt and tr_host.interrupt_clear; `context` is the tr_state, `thread` a thread state. */
-bool tr_host_interrupt(void *context, void *thread, bool at_once);
+int tr_host_interrupt(void *context, void *thread, bool at_once);
 void tr_host_interrupt_clear(void *context, void *thread);
 
 extern PyMethodDef tr_interrupt_functions[];

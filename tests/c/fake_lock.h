@@ -106,16 +106,17 @@ static void fake_detach(void *context, void *thread) {
 }
 
 static _Atomic int fake_refusals; /* so many interrupts are held back */
+static _Atomic bool fake_waits;   /* the victim seems to wait meanwhile */
 
-static bool fake_interrupt(void *context, void *thread, bool at_once) {
+static int fake_interrupt(void *context, void *thread, bool at_once) {
     (void)context;
     CHECK(lock.held);
     if (!at_once && atomic_load(&fake_refusals) > 0) {
         atomic_fetch_sub(&fake_refusals, 1);
-        return false;
+        return atomic_load(&fake_waits) ? TR_HELD_WAITING : TR_HELD_COMPUTING;
     }
     atomic_store(&((fake_thread *)thread)->interrupted, true);
-    return true;
+    return TR_INTERRUPTED;
 }
 
 static void fake_clear(void *context, void *thread) {

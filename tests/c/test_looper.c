@@ -66,10 +66,10 @@ static void thread_stop(void *context, void *thread) {
     free(thread);
 }
 
-static bool interrupt(void *context, void *thread, bool at_once) {
+static int interrupt(void *context, void *thread, bool at_once) {
     (void)context, (void)at_once;
     atomic_store((_Atomic bool *)thread, true);
-    return true;
+    return TR_INTERRUPTED;
 }
 
 static void interrupt_clear(void *context, void *thread) {

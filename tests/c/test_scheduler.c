@@ -464,6 +464,23 @@ static void an_interrupt_that_is_held_back_is_sent_in_the_end(void) {
     }
 }
 
+/* It is interrupted when it goes on, not because waiting took it CPU time. */
+static void an_interrupt_of_one_that_waits_is_held_back_until_it_goes_on(void) {
+    enum { TRIES = 40 }; /* five milliseconds each: more time than one gets that computes */
+    engine = locked_engine(0);
+    reset();
+    tr_pid victim = start(engine, &(actor){.handle = spin_until_interrupted});
+    tell(engine, victim, 0);
+    EVENTUALLY_UNLOCKED(atomic_load(&started_count) == 1);
+    atomic_store(&fake_waits, true);
+    atomic_store(&fake_refusals, TRIES);
+    tr_exit(engine, 0, victim, tr_reason_constant(TR_KILL));
+    EVENTUALLY_UNLOCKED(atomic_load(&count) == 1);
+    CHECK_EQ(atomic_load(&fake_refusals), 0);
+    atomic_store(&fake_waits, false);
+    locked_engine_end(engine);
+}
+
 static void compute_masked(tr_process *self, actor *me, tr_message *message) {
     (void)me, (void)message;
     CHECK(tr_mask(engine));
@@ -598,6 +615,7 @@ int main(void) {
     TEST(a_thread_that_fails_to_start_is_tried_again);
     TEST(a_kill_interrupts_its_victim_and_nobody_else);
     TEST(an_interrupt_that_is_held_back_is_sent_in_the_end);
+    TEST(an_interrupt_of_one_that_waits_is_held_back_until_it_goes_on);
     TEST(a_masked_process_is_interrupted_when_the_mask_is_off);
     TEST(a_mask_takes_an_interrupt_back_that_is_sent_again_after_it);
     TEST(an_outer_process_is_interrupted_when_the_inner_one_is_left);

@@ -496,9 +496,9 @@ static void play(const tr_host *host, const tr_options *options) {
     engine_end(engine);
 }
 
-static bool interrupt(void *context, void *thread, bool at_once) {
+static int interrupt(void *context, void *thread, bool at_once) {
     (void)context, (void)thread, (void)at_once;
-    return true;
+    return TR_INTERRUPTED;
 }
 
 static void all_promises_hold_in_parallel(void) {

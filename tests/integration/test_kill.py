@@ -517,6 +517,26 @@ def test_o43_a_kill_of_who_waits_for_a_lock_leaves_it_free(
     assert lock.acquire(timeout=LIMIT)
 
 
+def test_o43_kills_of_who_takes_a_lock_all_the_time_leave_it_free(scheduler: str) -> None:
+    """Found at the lock again and again, it is not torn out there all the same."""
+    lock, over = threading.RLock(), threading.Event()
+    handler = logging.StreamHandler(io.StringIO())
+    handler.lock = lock
+
+    def again_and_again() -> None:
+        while not over.is_set():
+            handler.handle(logging.makeLogRecord({"msg": "hello"}))
+
+    for _ in range(40):
+        pid, ref = running(again_and_again, scheduler)
+        pid.exit("kill")
+        assert tr.receive(ref, timeout=LIMIT).reason == "killed"
+        assert lock.acquire(timeout=LIMIT)
+        lock.release()
+    over.set()
+    eventually(lambda: tr.scheduler_info().interrupts == 0)
+
+
 def is_below(function: Callable[[Any], None], frame: Any) -> bool:
     """Whether a thread is in the function, wherever in it."""
     while frame is not None and frame.f_code is not function.__code__:
@@ -529,7 +549,8 @@ def test_o43_a_kill_interrupts_what_spins_in_a_function_named_as_one_of_a_lock(
 ) -> None:
     class Busy:
         def acquire(self) -> None:
-            spin()
+            while True:
+                pass
 
     pid, ref = running(Busy().acquire, scheduler)
     pid.exit("kill")
