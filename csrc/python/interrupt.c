@@ -5,10 +5,11 @@
  * the `with` that would let go of it: the lock would stay taken for ever, and with the one of a logging
  * handler (up to 3.12) every process would hang that logs. So a thread that is about to take something,
  * or to let go of it, is not interrupted there: by the names of its innermost function and of what that
- * calls. The caller tries again soon; nothing is lost, as a thread that waits in C does not unwind before it
+ * calls, or is about to call if it stands still before it gets to see the interrupt. The caller tries again soon; nothing is lost, as a thread that waits in C does not unwind before it
  * returns from there. Only code that computes in a function of such a name is interrupted there in the end.
  *
- * Where the interrupt is sent is where it hits, as the sender has the interpreter lock meanwhile. On a
+ * Where the interrupt is sent is where it hits, or at the next call or loop if the thread is at the turnstile, as
+ * the sender has the interpreter lock meanwhile. On a
  * free-threaded build the thread may be elsewhere by then, and its frames cannot be read: there nothing is
  * held back (3.13's logging takes its locks by `with` on the lock itself, which no interrupt gets into).
  *
@@ -37,50 +38,86 @@ static bool is_condition_wait(PyObject *name) {
     return PyUnicode_CompareWithASCIIString(name, "wait") == 0;
 }
 
-/* The method that the code calls at this instruction, or somewhat before; NULL if there is none nearby. */
-static PyObject *method_called(PyCodeObject *code, int instruction) {
-    enum { NEARBY = 24 }; /* instructions, caches among them */
-    PyObject *bytes = PyCode_GetCode(code);
-    if (bytes == NULL) {
-        PyErr_Clear();
-        return NULL;
-    }
-    const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(bytes);
-    PyObject *found = NULL;
-    Py_ssize_t names = PyTuple_GET_SIZE(code->co_names);
-    int last = instruction > 2 * NEARBY ? instruction - 2 * NEARBY : 0;
-    for (int i = instruction; i >= last && found == NULL; i -= 2) {
-#if PY_VERSION_HEX < 0x030C0000
-        int name = text[i] == LOAD_METHOD ? text[i + 1] : -1;
-#else
-        int name = text[i] == LOAD_ATTR ? text[i + 1] >> 1 : -1;
-#endif
-        if (name >= 0 && name < names) found = PyTuple_GET_ITEM(code->co_names, name);
-    }
-    Py_DECREF(bytes);
-    return found;
-}
+enum { NEARBY = 24 }; /* instructions, caches among them */
 
-/* Whether the thread is at the end of a loop: what was taken in it is in good hands by then. */
-static bool jumps_back(PyCodeObject *code, int instruction) {
-    PyObject *bytes = PyCode_GetCode(code);
-    if (bytes == NULL) PyErr_Clear();
-    if (bytes == NULL || instruction < 0) return false;
-    int opcode = ((const unsigned char *)PyBytes_AS_STRING(bytes))[instruction];
-    Py_DECREF(bytes);
+static bool is_back_jump(int opcode) {
 #if PY_VERSION_HEX < 0x030C0000
     if (opcode == POP_JUMP_BACKWARD_IF_TRUE || opcode == POP_JUMP_BACKWARD_IF_FALSE) return true;
 #endif
     return opcode == JUMP_BACKWARD;
 }
 
-/* Whether the thread may be where an interrupt would leave something taken, as tr_host.interrupt says. */
+/* Where Python looks for interrupts. At the turnstile a thread stands still elsewhere, too, and looks at the next one. */
+static bool is_look(int opcode) {
+    return opcode == CALL || opcode == CALL_FUNCTION_EX || opcode == RESUME || is_back_jump(opcode);
+}
+
+static bool names_a_lock(PyObject *names, int index) {
+    return index >= 0 && index < PyTuple_GET_SIZE(names) && is_of_a_lock(PyTuple_GET_ITEM(names, index));
+}
+
+/* Whether the instruction loads a method of a lock. */
+static bool loads_method(PyCodeObject *code, const unsigned char *at) {
+#if PY_VERSION_HEX < 0x030C0000
+    return at[0] == LOAD_METHOD && names_a_lock(code->co_names, at[1]);
+#else
+    return at[0] == LOAD_ATTR && names_a_lock(code->co_names, at[1] >> 1);
+#endif
+}
+
+/* Whether it loads anything that is named like one. */
+static bool loads_lock(PyCodeObject *code, PyObject *locals, const unsigned char *at) {
+    return loads_method(code, at) || (at[0] == LOAD_GLOBAL && names_a_lock(code->co_names, at[1] >> 1)) ||
+           (at[0] == LOAD_FAST && names_a_lock(locals, at[1]));
+}
+
+/* Whether the method of a lock is called at this instruction or was somewhat before. */
+static bool lock_was_called(PyCodeObject *code, const unsigned char *text, int instruction) {
+    int last = instruction > 2 * NEARBY ? instruction - 2 * NEARBY : 0;
+    for (int i = instruction; i >= last; i -= 2) {
+#if PY_VERSION_HEX < 0x030C0000
+        bool method = text[i] == LOAD_METHOD;
+#else
+        bool method = text[i] == LOAD_ATTR;
+#endif
+        if (method) return loads_method(code, text + i);
+    }
+    return false;
+}
+
+/* Whether one will be called before the thread looks for interrupts. */
+static bool lock_will_be_called(PyCodeObject *code, const unsigned char *text, int size, int instruction) {
+    PyObject *locals = is_look(text[instruction]) ? NULL : PyCode_GetVarnames(code);
+    if (locals == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    bool found = false;
+    for (int i = instruction; i < size && !is_look(text[i]) && !found; i += 2)
+        found = loads_lock(code, locals, text + i);
+    Py_DECREF(locals);
+    return found;
+}
+
+/* Whether the thread may be where an interrupt would leave something taken, as tr_host.interrupt says. At the end of
+ * a loop what was taken in it is in good hands. */
 static int look_at_code(PyCodeObject *code, int instruction) {
-    bool loops = jumps_back(code, instruction);
-    if (is_of_a_lock(code->co_name)) return loops ? TR_HELD_COMPUTING : TR_HELD_WAITING;
-    PyObject *method = loops ? NULL : method_called(code, instruction);
-    bool takes = method != NULL && is_of_a_lock(method) && !is_condition_wait(code->co_name);
-    return takes ? TR_HELD_WAITING : TR_INTERRUPTED;
+    PyObject *bytes = instruction < 0 ? NULL : PyCode_GetCode(code);
+    if (bytes == NULL) {
+        PyErr_Clear();
+        return TR_INTERRUPTED;
+    }
+    const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(bytes);
+    bool loops = is_back_jump(text[instruction]);
+    int found = TR_INTERRUPTED;
+    if (is_of_a_lock(code->co_name))
+        found = loops ? TR_HELD_COMPUTING : TR_HELD_WAITING;
+    else if (!loops && lock_was_called(code, text, instruction) && !is_condition_wait(code->co_name))
+        found = TR_HELD_WAITING;
+    else if (lock_will_be_called(code, text, (int)PyBytes_GET_SIZE(bytes), instruction))
+        found = TR_HELD_WAITING;
+    Py_DECREF(bytes);
+    return found;
 }
 
 /* The same of the thread's innermost frame. Without a collection, which could run anything: the caller may hold a
