@@ -88,10 +88,7 @@ static bool lock_was_called(PyCodeObject *code, const unsigned char *text, int i
 /* Whether one will be called before the thread looks for interrupts. */
 static bool lock_will_be_called(PyCodeObject *code, const unsigned char *text, int size, int instruction) {
     PyObject *locals = is_look(text[instruction]) ? NULL : PyCode_GetVarnames(code);
-    if (locals == NULL) {
-        PyErr_Clear();
-        return false;
-    }
+    if (locals == NULL) return false;
     bool found = false;
     for (int i = instruction; i < size && !is_look(text[i]) && !found; i += 2)
         found = loads_lock(code, locals, text + i);
@@ -103,10 +100,7 @@ static bool lock_will_be_called(PyCodeObject *code, const unsigned char *text, i
  * a loop what was taken in it is in good hands. */
 static int look_at_code(PyCodeObject *code, int instruction) {
     PyObject *bytes = instruction < 0 ? NULL : PyCode_GetCode(code);
-    if (bytes == NULL) {
-        PyErr_Clear();
-        return TR_INTERRUPTED;
-    }
+    if (bytes == NULL) return TR_INTERRUPTED;
     const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(bytes);
     bool loops = is_back_jump(text[instruction]);
     int found = TR_INTERRUPTED;
@@ -120,9 +114,11 @@ static int look_at_code(PyCodeObject *code, int instruction) {
     return found;
 }
 
-/* The same of the thread's innermost frame. Without a collection, which could run anything: the caller may hold a
- * lock of the engine's. */
+/* The same of the thread's innermost frame. The caller may have an exception set, and it may hold a lock of the
+ * engine's: so without a collection, which could run anything. */
 static int look_at_thread(PyThreadState *thread) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
     int collects = PyGC_Disable();
     PyFrameObject *frame = PyThreadState_GetFrame(thread);
     int found = TR_INTERRUPTED;
@@ -133,6 +129,7 @@ static int look_at_thread(PyThreadState *thread) {
         Py_DECREF(frame);
     }
     if (collects) PyGC_Enable();
+    PyErr_Restore(type, value, traceback);
     return found;
 }
 
