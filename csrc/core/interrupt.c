@@ -112,9 +112,7 @@ bool tr_mask(tr_engine *engine) {
     tr_host *host = &engine->host;
     tri_thread *here = tri_thread_here_or_null(engine);
     tri_worker *worker = here == NULL ? NULL : here->worker;
-    tr_process *process = worker == NULL ? NULL : tri_held_process(atomic_load(&worker->target));
-    if (process == NULL) return false;
-    uintptr_t old = set_mask(worker, MASKED);
+    uintptr_t old = worker == NULL ? 0 : set_mask(worker, MASKED);
     if ((old & MARKED) != 0 && host->interrupt_clear != NULL) /* the ticker sends it again */
         host->interrupt_clear(host->context, worker->host);
     return old != 0;

@@ -56,13 +56,15 @@ static bool names_a_lock(PyObject *names, int index) {
     return index >= 0 && index < PyTuple_GET_SIZE(names) && is_of_a_lock(PyTuple_GET_ITEM(names, index));
 }
 
-/* Whether the instruction loads a method of a lock. */
-static bool loads_method(PyCodeObject *code, const unsigned char *at) {
+/* The instruction that loads a method, and where in its argument the number of the name begins. */
 #if PY_VERSION_HEX < 0x030C0000
-    return at[0] == LOAD_METHOD && names_a_lock(code->co_names, at[1]);
+enum { METHOD = LOAD_METHOD, METHOD_BITS = 0 };
 #else
-    return at[0] == LOAD_ATTR && names_a_lock(code->co_names, at[1] >> 1);
+enum { METHOD = LOAD_ATTR, METHOD_BITS = 1 };
 #endif
+
+static bool loads_method(PyCodeObject *code, const unsigned char *at) {
+    return at[0] == METHOD && names_a_lock(code->co_names, at[1] >> METHOD_BITS);
 }
 
 /* Whether it loads anything that is named like one. */
@@ -74,14 +76,8 @@ static bool loads_lock(PyCodeObject *code, PyObject *locals, const unsigned char
 /* Whether the method of a lock is called at this instruction or was somewhat before. */
 static bool lock_was_called(PyCodeObject *code, const unsigned char *text, int instruction) {
     int last = instruction > 2 * NEARBY ? instruction - 2 * NEARBY : 0;
-    for (int i = instruction; i >= last; i -= 2) {
-#if PY_VERSION_HEX < 0x030C0000
-        bool method = text[i] == LOAD_METHOD;
-#else
-        bool method = text[i] == LOAD_ATTR;
-#endif
-        if (method) return loads_method(code, text + i);
-    }
+    for (int i = instruction; i >= last; i -= 2)
+        if (text[i] == METHOD) return loads_method(code, text + i);
     return false;
 }
 
