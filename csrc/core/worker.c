@@ -100,10 +100,13 @@ static void run_to_end(tr_process *process) {
     if (!tri_is_dead(process)) tr_exit_self(process, tr_reason_constant(TR_NORMAL));
 }
 
-/* Every now and then: whether it is to be believed a little less that it blocks. */
-static bool is_doubted(const tr_process *process) {
+/* By how much it is to be believed less that it blocks, which callbacks that were long seem to confirm; only so much
+ * that it is tried at the core again, however many one slice had. */
+static uint64_t doubts(const tr_process *process, uint64_t handled, uint64_t score) {
     enum { SELDOM = 16 };
-    return atomic_load_explicit(&process->reductions, memory_order_relaxed) % SELDOM == 0;
+    uint64_t all = atomic_load_explicit(&process->reductions, memory_order_relaxed);
+    uint64_t count = all / SELDOM - (all - handled) / SELDOM, most = score - (TRI_LEARNED - 1);
+    return count < most ? count : most;
 }
 
 /* What a slice says of the process's habits (worker.h). `time` is 0 at the core. */
@@ -115,7 +118,7 @@ static void learn(tri_worker *worker, tr_process *process, uint64_t handled, uin
     if (lost)
         score += score < TRI_LEARNED ? TRI_BLOCKED : 0;
     else if (handled > 0 && time > handled * TRI_LONG_CALLBACK)
-        score -= is_doubted(process);
+        score -= doubts(process, handled, score);
     else
         score -= handled < score ? handled : score;
     atomic_store_explicit(&process->blocking, (uint8_t)score, memory_order_relaxed);
