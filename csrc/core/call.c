@@ -71,12 +71,18 @@ tr_process *tri_call_callee(tr_process *process) {
     return call != NULL && call->bond.tied ? call->bond.right : NULL;
 }
 
+/* The engine kills all that are left, one after the other: who calls one of them hears nothing of its end, but
+ * waits for his own. */
+static bool is_doomed(const tr_process *process) {
+    return process->kind != TR_KIND_THREAD_OWN && atomic_load(&process->engine->closed);
+}
+
 void tri_call_broken(tri_bond *bond, tr_reason *reason) {
     tri_call *call = (tri_call *)bond;
     tr_ref ref = atomic_load(&call->ticket) >> 2;
     tr_process *caller = bond->left;
     tri_bond_untie(bond);
-    if (!begin_answer(call, ref)) return;
+    if (is_doomed(caller) || !begin_answer(call, ref)) return;
     call->reason = tr_reason_retain(reason);
     atomic_store(&call->ticket, ticket_of(ref, TRI_CALL_DONE));
     tri_wake(caller);
@@ -115,7 +121,7 @@ static int register_call(tr_process *self, tri_call *call, tr_pid pid, tr_call_o
     if (tri_is_dead(self))
         result = TR_EKILLED;
     else if (callee == NULL || tri_is_dead(callee))
-        result = TR_EDEAD;
+        result = is_doomed(self) ? TR_OK : TR_EDEAD;
     else if (callee == self)
         result = TR_ESELF;
     else if (tri_call_closes_cycle(self, callee, options))

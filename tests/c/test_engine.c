@@ -110,6 +110,12 @@ static void ignore(tr_process *self, actor *me, tr_message *message) {
     (void)self, (void)me, (void)message;
 }
 
+static void trap_in(tr_pid pid) {
+    tr_process *process = tr_process_acquire(engine, pid);
+    tr_trap_exit(process, true);
+    tr_process_release(process);
+}
+
 static void end_when_asked(tr_process *self, actor *me, tr_message *message) {
     (void)me;
     if (message->kind != TR_MESSAGE_EXIT) return;
@@ -125,9 +131,7 @@ static void use_the_engine_first(tr_process *self, actor *me, tr_message *messag
         return;
     }
     tr_pid other = start(engine, &(actor){.handle = end_when_asked});
-    tr_process *process = tr_process_acquire(engine, other);
-    tr_trap_exit(process, true);
-    tr_process_release(process);
+    trap_in(other);
     tr_timer *timer;
     CHECK_EQ(tr_timer_start(engine, tr_process_pid(self), NULL, tr_message_new(TR_MESSAGE_USER),
                             tr_now(engine) + MS, &timer), TR_OK);
@@ -141,9 +145,7 @@ static void processes_use_the_engine_until_they_end(void) {
         atomic_store(&count, 0);
         for (int i = 0; i < PROCESSES; i++) {
             tr_pid pid = start(engine, &(actor){.handle = use_the_engine_first});
-            tr_process *process = tr_process_acquire(engine, pid);
-            tr_trap_exit(process, true);
-            tr_process_release(process);
+            trap_in(pid);
         }
         CHECK_EQ(tr_engine_drain(engine, in(LIMIT)), 0);
         CHECK_EQ(atomic_load(&count), PROCESSES); /* those were asked, when their makers had ended */
@@ -157,11 +159,38 @@ static void processes_use_the_engine_until_they_end(void) {
 static void whoever_ignores_a_stop_is_killed(void) {
     engine = engine_new();
     tr_pid pid = start(engine, &(actor){.handle = ignore});
-    tr_process *process = tr_process_acquire(engine, pid);
-    tr_trap_exit(process, true);
-    tr_process_release(process);
+    trap_in(pid);
     CHECK_EQ(tr_engine_stop(engine, in(5 * MS)), 0);
     CHECK(!tr_alive(engine, pid));
+    tr_engine_free(engine);
+}
+
+static void call_another(tr_process *self, actor *me, tr_message *message) {
+    (void)me;
+    if (message->kind == TR_MESSAGE_EXIT) return;
+    tr_call_options options = {.kind = TR_MESSAGE_CALL, .term = term(0)};
+    CHECK_EQ(tr_call(self, (tr_pid)value_of(message->term), &options), TR_OK);
+    atomic_fetch_add(&count, 1);
+    CHECK_EQ(tr_call_wait(self, TR_FOREVER), TR_EKILLED);
+    CHECK_EQ(tr_call_cancel(self), TR_ETIMEDOUT);
+}
+
+/* The end of one that is killed first is no answer to another that is next. */
+static void who_is_killed_at_the_end_waits_until_then(void) {
+    enum { CALLERS = 8, BETWEEN = 2000 };
+    tr_pid callers[CALLERS];
+    engine = engine_new();
+    atomic_store(&count, 0);
+    for (int i = 0; i < CALLERS; i++)
+        trap_in(callers[i] = start(engine, &(actor){.handle = call_another}));
+    for (int i = 0; i < BETWEEN; i++) trap_in(start(engine, &(actor){.handle = ignore}));
+    for (int i = 0; i < CALLERS; i++) {
+        tr_pid callee = start(engine, &(actor){.handle = ignore});
+        trap_in(callee);
+        tell(engine, callers[i], (int64_t)callee);
+    }
+    EVENTUALLY(atomic_load(&count) == CALLERS);
+    CHECK_EQ(tr_engine_stop(engine, in(5 * MS)), 0);
     tr_engine_free(engine);
 }
 
@@ -341,6 +370,7 @@ int main(void) {
     TEST(the_newest_are_ended_first);
     TEST(processes_use_the_engine_until_they_end);
     TEST(whoever_ignores_a_stop_is_killed);
+    TEST(who_is_killed_at_the_end_waits_until_then);
     TEST(a_callback_that_never_returns_is_left_behind);
     TEST(several_may_stop_it_at_once);
     TEST(a_stop_misses_nobody_who_is_spawned_meanwhile);
