@@ -198,7 +198,7 @@ static tr_pid until_it_is_tried_again(int seems_to_block, int at_once) {
     tell(engine, pid, 1);
     EVENTUALLY_UNLOCKED(tri_scheduler_elastic_taken(&engine->scheduler) > taken);
     for (int round = 0; habit(pid) >= TRI_LEARNED; round++) { /* also if it goes on */
-        CHECK(round < 1000);
+        CHECK(round < 10000);
         tell_many(pid, at_once, seems_to_block);
     }
     EVENTUALLY_UNLOCKED(atomic_load(&engine->scheduler.elastic_count) == 0);
