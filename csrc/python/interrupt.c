@@ -131,17 +131,27 @@ static int look_at_thread(PyThreadState *thread) {
 
 #endif
 
+/* Up to 3.12 PyThreadState_SetAsyncExc makes all threads look until one has found something, and 3.11 lets no
+ * traced thread get on meanwhile, which is for ever if the victim blocks. But whoever gets the interpreter
+ * lock looks at its own field, and the victim must get it before it goes on, as it is ours now. */
+static void send_killed(tr_state *state, PyThreadState *thread) {
+#if PY_VERSION_HEX < 0x030D0000
+    Py_XSETREF(thread->async_exc, Py_NewRef(state->Killed));
+#else
+    PyThreadState_SetAsyncExc(thread->thread_id, state->Killed);
+#endif
+}
+
 int tr_host_interrupt(void *context, void *thread, bool at_once) {
     tr_state *state = context;
-    unsigned long id = ((PyThreadState *)thread)->thread_id;
 #ifndef Py_GIL_DISABLED
     int found = at_once ? TR_INTERRUPTED : look_at_thread(thread);
     if (found != TR_INTERRUPTED) return found;
 #else
     (void)at_once;
 #endif
-    PyThreadState_SetAsyncExc(id, state->Killed);
-    tr_talk_interrupt(state, id);
+    send_killed(state, thread);
+    tr_talk_interrupt(state, ((PyThreadState *)thread)->thread_id);
     return TR_INTERRUPTED;
 }
 

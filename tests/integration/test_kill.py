@@ -10,6 +10,7 @@ import functools
 import io
 import logging
 import operator
+import os
 import socket
 import sys
 import threading
@@ -461,6 +462,27 @@ def test_o43_a_kill_leaves_nothing_set_that_other_threads_run_into(
 
     threading.Thread(target=run_traced, daemon=True).start()
     assert ran.wait(LIMIT)
+
+
+def test_o43_one_that_blocks_on_after_its_kill_stops_no_traced_thread(scheduler: str) -> None:
+    """Under a debugger, or while coverage is measured, all code is traced."""
+    ends, ran = os.pipe(), threading.Event()
+    pid, ref = running(functools.partial(os.read, ends[0], 1), scheduler)
+    pid.exit("kill")
+    assert tr.receive(ref, timeout=LIMIT).reason == "killed"
+
+    def run_traced() -> None:
+        sys.settrace(lambda *_: None)
+        ran.set()
+
+    threading.Thread(target=run_traced, daemon=True).start()
+    try:
+        assert ran.wait(LIMIT)
+    finally:
+        os.write(ends[1], b".")
+        eventually(lambda: pid not in tr.processes())
+        for end in ends:
+            os.close(end)
 
 
 def by_hand(lock: Any) -> None:
