@@ -45,24 +45,27 @@ void tri_scheduler_enter(tr_process *process) {
 
 /* What the host holds back because it is no good moment is sent all the same to code that computes on and is never
  * at a good one. To wait takes CPU time too, though little: for the interpreter lock, once a millisecond. */
-static void deliver(tr_engine *engine, tri_worker *worker, uintptr_t process) {
+static void deliver(tr_engine *engine, tri_worker *worker, uintptr_t process, bool again) {
     uint64_t cpu = tri_worker_cpu(worker);
     if (atomic_load(&worker->held_back) != process) {
         worker->held_first = worker->held_last = cpu;
         worker->held_computing = 0;
     }
     bool at_once = worker->held_computing >= HELD_COMPUTING || cpu - worker->held_first >= HELD_AT_MOST;
-    int result = engine->host.interrupt(engine->host.context, worker->host, at_once);
+    int how = at_once ? TR_INTERRUPT_AT_ONCE : again ? TR_INTERRUPT_AGAIN : TR_INTERRUPT;
+    int result = engine->host.interrupt(engine->host.context, worker->host, how);
     if (result == TR_HELD_COMPUTING) worker->held_computing += cpu - worker->held_last;
     worker->held_last = cpu;
     atomic_store(&worker->held_back, result == TR_INTERRUPTED ? 0 : process);
 }
 
-static void send_interrupt(tr_engine *engine, tri_worker *worker, uintptr_t from, bool attached) {
+enum { MARK, SEND, SEND_AGAIN };
+
+static void send_interrupt(tr_engine *engine, tri_worker *worker, uintptr_t from, int what) {
     uintptr_t process = from & ~(uintptr_t)BITS;
     if (!atomic_compare_exchange_strong(&worker->target, &from, process | BUSY)) return;
     if ((from & MARKED) == 0) atomic_fetch_add(&engine->scheduler.marked, 1);
-    if (attached) deliver(engine, worker, process);
+    if (what != MARK) deliver(engine, worker, process, what == SEND_AGAIN);
     atomic_store(&worker->target, process | MARKED);
 }
 
@@ -72,7 +75,7 @@ void tri_scheduler_leave(tr_process *process, tr_process *outer) {
     if (worker == NULL) return;
     set_target(worker, outer);
     if (outer != NULL && tri_is_dead(outer) && engine->host.interrupt != NULL)
-        send_interrupt(engine, worker, (uintptr_t)outer, true);
+        send_interrupt(engine, worker, (uintptr_t)outer, SEND);
 }
 
 void tri_scheduler_interrupt(tr_process *dead) {
@@ -84,7 +87,7 @@ void tri_scheduler_interrupt(tr_process *dead) {
     /* On the event loop only what goes on for a while is interrupted, by the ticker: a step that ends by
      * itself is rather not torn out of the event loop's own code. */
     bool now = !atomic_load(&engine->stopping) && atomic_load(&worker->role) != TRI_ROLE_LOOP;
-    send_interrupt(engine, worker, (uintptr_t)dead, now);
+    send_interrupt(engine, worker, (uintptr_t)dead, now ? SEND : MARK);
     tri_turnstile_release(&engine->scheduler, worker);
     tri_ticker_poke(&engine->ticker);
 }
@@ -92,7 +95,7 @@ void tri_scheduler_interrupt(tr_process *dead) {
 void tri_scheduler_mark(tr_process *dead) {
     tr_engine *engine = dead->engine;
     if (engine->host.interrupt == NULL) return;
-    send_interrupt(engine, atomic_load(&dead->worker), (uintptr_t)dead, false);
+    send_interrupt(engine, atomic_load(&dead->worker), (uintptr_t)dead, MARK);
     tri_ticker_poke(&engine->ticker);
 }
 
@@ -124,7 +127,7 @@ void tr_unmask(tr_engine *engine) {
     tr_process *process = tri_held_process(old);
     if (process == NULL || !tri_is_dead(process) || engine->host.interrupt == NULL) return;
     bool now = atomic_load(&worker->role) != TRI_ROLE_LOOP; /* as tri_scheduler_interrupt */
-    if ((old & MARKED) == 0) send_interrupt(engine, worker, (uintptr_t)process, now);
+    if ((old & MARKED) == 0) send_interrupt(engine, worker, (uintptr_t)process, now ? SEND : MARK);
     tri_ticker_poke(&engine->ticker);
 }
 
@@ -151,8 +154,13 @@ void tri_scheduler_interrupt_again(tri_scheduler *s) {
         tri_turnstile_release(s, worker);
         bool owed = atomic_load(&worker->held_back) == (target & ~(uintptr_t)MARKED);
         if (owed || had_its_time(worker, target, now))
-            send_interrupt(s->engine, worker, target, true);
+            send_interrupt(s->engine, worker, target, SEND_AGAIN);
     }
+}
+
+void tr_interrupted(tr_engine *engine) {
+    tri_thread *here = tri_thread_here_or_null(engine);
+    if (here != NULL && here->worker != NULL) atomic_store(&here->worker->held_back, 0);
 }
 
 tr_process *tri_held_process(uintptr_t held) {
@@ -170,5 +178,5 @@ void tri_scheduler_unhold(tri_worker *worker, uintptr_t held) {
     tr_engine *engine = worker->thread.engine;
     atomic_store(&worker->target, held);
     if ((held & BITS) != 0 || engine->host.interrupt == NULL) return;
-    if (tri_is_dead(tri_held_process(held))) send_interrupt(engine, worker, held, true);
+    if (tri_is_dead(tri_held_process(held))) send_interrupt(engine, worker, held, SEND);
 }

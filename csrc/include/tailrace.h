@@ -140,6 +140,7 @@ typedef struct tr_slow {
 } tr_slow;
 
 enum { TR_INTERRUPTED, TR_HELD_WAITING, TR_HELD_COMPUTING };
+enum { TR_INTERRUPT, TR_INTERRUPT_AGAIN, TR_INTERRUPT_AT_ONCE };
 
 typedef struct tr_host {
     void *context;
@@ -150,10 +151,12 @@ typedef struct tr_host {
     void (*thread_stop)(void *context, void *thread);
     void (*attach)(void *context, void *thread);
     void (*detach)(void *context, void *thread);
-    /* Make the code that this engine thread runs unwind soon (kill). The caller is attached and may
-     * hold a lock of the engine's: must not call it back. TR_INTERRUPTED, or this is no good moment, try
-     * again soon: the code may wait, or it computes. With `at_once` any moment is good. */
-    int (*interrupt)(void *context, void *thread, bool at_once);
+    /* Make the code that this engine thread runs unwind soon (kill). The caller is attached.
+     * TR_INTERRUPTED, or this is no good moment, try again soon: the code may wait, or it computes.
+     * TR_INTERRUPT: the caller may hold a lock of the engine's: must not call it back, nor run code of the program's.
+     * TR_INTERRUPT_AGAIN: it holds none. The thread may be left to find a good moment itself: it calls
+     * tr_interrupted then. TR_INTERRUPT_AT_ONCE: that too, and any moment is good. */
+    int (*interrupt)(void *context, void *thread, int how);
     /* Take an interrupt back that did not arrive. On the thread itself, attached. */
     void (*interrupt_clear)(void *context, void *thread);
     /* A callback returned in a forked child: end the child; does not return. */
@@ -302,6 +305,8 @@ void tr_engine_fork_child(tr_engine *engine);
  * detached, by tr_turnstile_wait. See core/turnstile.h. */
 bool tr_turnstile_arrive(tr_engine *engine);
 void tr_turnstile_wait(tr_engine *engine);
+/* The calling thread unwinds now: it has interrupted itself (tr_host.interrupt). Attached. */
+void tr_interrupted(tr_engine *engine);
 
 /* ---- Processes ----------------------------------------------------------------------------------*/
 

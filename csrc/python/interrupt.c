@@ -5,8 +5,11 @@
  * the `with` that would let go of it: the lock would stay taken for ever, and with the one of a logging
  * handler (up to 3.12) every process would hang that logs. So a thread that is about to take something,
  * or to let go of it, is not interrupted there: by the names of its innermost function and of what that
- * calls, or is about to call if it stands still before it gets to see the interrupt. The caller tries again soon; nothing is lost, as a thread that waits in C does not unwind before it
- * returns from there. Only code that computes in a function of such a name is interrupted there in the end.
+ * calls, or is about to call if it stands still before it gets to see the interrupt. The caller tries again soon;
+ * nothing is lost, as a thread that waits in C does not unwind before it returns from there. Of many that do
+ * nothing but take one lock, all but one are at it whenever somebody looks: so who is held back for the second time
+ * is armed to raise Killed itself, where a loop of its ends next or the call returns that it is in (armed.c). Only code that computes
+ * in a function of such a name is interrupted there in the end.
  *
  * Where the interrupt is sent is where it hits, or at the next call or loop if the thread is at the turnstile, as
  * the sender has the interpreter lock meanwhile. On a
@@ -19,9 +22,8 @@
 
 #include <opcode.h>
 
+#include "armed.h"
 #include "loop.h"
-
-#ifndef Py_GIL_DISABLED
 
 static bool is_of_a_lock(PyObject *name) {
     static const char *const names[] = {"acquire",     "release",          "__enter__",
@@ -32,6 +34,13 @@ static bool is_of_a_lock(PyObject *name) {
     return false;
 }
 
+static bool is_back_jump(int opcode) {
+#if PY_VERSION_HEX < 0x030C0000
+    if (opcode == POP_JUMP_BACKWARD_IF_TRUE || opcode == POP_JUMP_BACKWARD_IF_FALSE) return true;
+#endif
+    return opcode == JUMP_BACKWARD;
+}
+
 /* That waits by taking a lock which nobody else will want, and has its `try`: whoever is killed there must
  * not go on with what it waited for. */
 static bool is_condition_wait(PyObject *name) {
@@ -40,17 +49,15 @@ static bool is_condition_wait(PyObject *name) {
 
 enum { NEARBY = 24 }; /* instructions, caches among them */
 
-static bool is_back_jump(int opcode) {
-#if PY_VERSION_HEX < 0x030C0000
-    if (opcode == POP_JUMP_BACKWARD_IF_TRUE || opcode == POP_JUMP_BACKWARD_IF_FALSE) return true;
+static bool is_call(int opcode) {
+#ifdef CALL_KW
+    if (opcode == CALL_KW) return true;
 #endif
-    return opcode == JUMP_BACKWARD;
+    return opcode == CALL || opcode == CALL_FUNCTION_EX;
 }
 
 /* Where Python looks for interrupts. At the turnstile a thread stands still elsewhere, too, and looks at the next one. */
-static bool is_look(int opcode) {
-    return opcode == CALL || opcode == CALL_FUNCTION_EX || opcode == RESUME || is_back_jump(opcode);
-}
+static bool is_look(int opcode) { return is_call(opcode) || opcode == RESUME || is_back_jump(opcode); }
 
 static bool names_a_lock(PyObject *names, int index) {
     return index >= 0 && index < PyTuple_GET_SIZE(names) && is_of_a_lock(PyTuple_GET_ITEM(names, index));
@@ -110,9 +117,70 @@ static int look_at_code(PyCodeObject *code, int instruction) {
     return found;
 }
 
-/* The same of the thread's innermost frame. The caller may have an exception set, and it may hold a lock of the
- * engine's: so without a collection, which could run anything. */
+/* Where the call before this instruction is, which has just returned; or -1. */
+static int call_before(const unsigned char *text, int instruction) {
+    int at = instruction - 2;
+    while (at >= 0 && text[at] == CACHE) at -= 2;
+    return at >= 0 && is_call(text[at]) ? at : -1;
+}
+
+bool tr_may_end_at(PyCodeObject *code, int instruction, int stood) {
+    PyObject *bytes = instruction < 0 ? NULL : PyCode_GetCode(code);
+    const unsigned char *text = bytes == NULL ? NULL : (const unsigned char *)PyBytes_AS_STRING(bytes);
+    int at = text == NULL ? -1 : is_back_jump(text[instruction]) ? instruction : call_before(text, instruction);
+    bool looks = at == instruction || at == stood; /* not where a Python function has returned */
+    Py_XDECREF(bytes);
+    PyErr_Clear();
+    return at >= 0 && looks && look_at_code(code, at) == TR_INTERRUPTED;
+}
+
+#ifndef Py_GIL_DISABLED
+
+#if PY_VERSION_HEX >= 0x030D0000
+
+static bool mentions_a_lock(PyCodeObject *code) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code->co_names); i++)
+        if (names_a_lock(code->co_names, (int)i)) return true;
+    PyObject *locals = PyCode_GetVarnames(code);
+    bool found = false;
+    for (Py_ssize_t i = 0; locals != NULL && !found && i < PyTuple_GET_SIZE(locals); i++)
+        found = names_a_lock(locals, (int)i);
+    Py_XDECREF(locals);
+    return found;
+}
+
+enum { NEAREST = 8 }; /* frames */
+
+/* Since 3.13 who gave the lock up where it looks sees the interrupt at its next look only, wherever that is: maybe after
+ * it has returned, or in a trace function. Takes the frame over. */
+static int look_ahead(PyThreadState *thread, PyFrameObject *frame) {
+    bool found = thread->c_tracefunc != NULL;
+    for (int i = 0; frame != NULL; i++) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        found = found || mentions_a_lock(code);
+        PyFrameObject *outer = found || i == NEAREST ? NULL : PyFrame_GetBack(frame);
+        Py_DECREF(code);
+        Py_DECREF(frame);
+        frame = outer;
+    }
+    return found ? TR_HELD_WAITING : TR_INTERRUPTED;
+}
+
+#else
+
+static int look_ahead(PyThreadState *thread, PyFrameObject *frame) {
+    (void)thread;
+    Py_DECREF(frame);
+    return TR_INTERRUPTED;
+}
+
+#endif
+
+/* Whether the thread may be where an interrupt would leave something taken. One in a trace function, which is called
+ * anywhere, is let come out of it. The caller may have an exception set, and it may hold a lock of the engine's:
+ * so without a collection, which could run anything. */
 static int look_at_thread(PyThreadState *thread) {
+    if (thread->tracing > 0) return TR_HELD_WAITING;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     int collects = PyGC_Disable();
@@ -122,7 +190,10 @@ static int look_at_thread(PyThreadState *thread) {
         PyCodeObject *code = PyFrame_GetCode(frame);
         found = look_at_code(code, PyFrame_GetLasti(frame));
         Py_DECREF(code);
-        Py_DECREF(frame);
+        if (found == TR_INTERRUPTED)
+            found = look_ahead(thread, frame);
+        else
+            Py_DECREF(frame);
     }
     if (collects) PyGC_Enable();
     PyErr_Restore(type, value, traceback);
@@ -142,13 +213,15 @@ static void send_killed(tr_state *state, PyThreadState *thread) {
 #endif
 }
 
-int tr_host_interrupt(void *context, void *thread, bool at_once) {
+int tr_host_interrupt(void *context, void *thread, int how) {
     tr_state *state = context;
 #ifndef Py_GIL_DISABLED
-    int found = at_once ? TR_INTERRUPTED : look_at_thread(thread);
+    int found = how == TR_INTERRUPT_AT_ONCE ? TR_INTERRUPTED : look_at_thread(thread);
+    if (found == TR_HELD_WAITING && how == TR_INTERRUPT_AGAIN) tr_arm(state, thread, TR_ARMED_TO_END);
     if (found != TR_INTERRUPTED) return found;
+    if (how != TR_INTERRUPT) tr_disarm(state, thread, TR_ARMED_TO_END);
 #else
-    (void)at_once;
+    (void)how;
 #endif
     send_killed(state, thread);
     tr_talk_interrupt(state, ((PyThreadState *)thread)->thread_id);
@@ -159,8 +232,9 @@ int tr_host_interrupt(void *context, void *thread, bool at_once) {
  * that looks takes the slow way from then on, and a traced function never gets past its first. So it is
  * raised, where it does no harm. */
 void tr_host_interrupt_clear(void *context, void *thread) {
-#if PY_VERSION_HEX < 0x030D0000
     tr_state *state = context;
+    tr_disarm(state, thread, TR_ARMED_TO_END);
+#if PY_VERSION_HEX < 0x030D0000
     while (((PyThreadState *)thread)->async_exc != NULL) {
         /* Once more: another thread that took its own has taken the request for all. */
         PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, state->Killed);
@@ -169,7 +243,6 @@ void tr_host_interrupt_clear(void *context, void *thread) {
         Py_XDECREF(done);
     }
 #else
-    (void)context;
     PyThreadState_SetAsyncExc(((PyThreadState *)thread)->thread_id, NULL);
 #endif
 }

@@ -5,8 +5,12 @@
 #include "state.h"
 
 /* As tr_host.interrupt and tr_host.interrupt_clear; `context` is the tr_state, `thread` a thread state. */
-int tr_host_interrupt(void *context, void *thread, bool at_once);
+int tr_host_interrupt(void *context, void *thread, int how);
 void tr_host_interrupt_clear(void *context, void *thread);
+
+/* Whether a thread that is about to run this instruction may raise Killed there: a loop ends, or the call has returned
+ * at which it `stood` when it was armed, and what was taken is in good hands. Attached. */
+bool tr_may_end_at(PyCodeObject *code, int instruction, int stood);
 
 extern PyMethodDef tr_interrupt_functions[];
 

@@ -2,6 +2,7 @@
  *
  * Multi-phase init; no interpreter lock needed; one interpreter only (a second one would need engine
  * threads of its own). The state is embedded in the module and cleared with it. */
+#include "armed.h"
 #include "interrupt.h"
 #include "loop.h"
 #include "message.h"
@@ -132,7 +133,8 @@ static int module_exec(PyObject *module) {
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) != 0) return -1;
     if (make_texts(state) != 0 || tr_pid_types(module, state) != 0) return -1;
-    if (make_killed(module, state) != 0 || tr_turnstile_init(state) != 0) return -1;
+    if (make_killed(module, state) != 0 || tr_arms_init(state) != 0) return -1;
+    if (tr_turnstile_init(state) != 0) return -1;
     if (tr_wait_init_module(module) != 0 || tr_task_init_module(module) != 0) return -1;
     if (tr_loop_init_module(module) != 0 || tr_stage_init_module(module) != 0) return -1;
     return tr_message_init(module);
@@ -155,6 +157,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     if (tasks != 0) return tasks;
     int result = tr_stage_traverse(state->stage, visit, arg);
     if (result == 0) result = tr_turnstile_traverse(state->turnstile, visit, arg);
+    if (result == 0) result = tr_arms_traverse(state->arms, visit, arg);
     return result != 0 ? result : tr_message_traverse(state->message, visit, arg);
 }
 
@@ -174,6 +177,7 @@ static int module_clear(PyObject *module) {
     tr_task_clear(state->task);
     tr_stage_clear(state->stage);
     tr_turnstile_clear(state->turnstile);
+    tr_arms_clear(state->arms);
     tr_message_clear(state->message);
     return 0;
 }
@@ -185,7 +189,9 @@ static void module_free(void *module) {
     tr_loop_free_state(state->loop);
     state->loop = NULL;
     PyMem_RawFree(state->turnstile);
+    PyMem_RawFree(state->arms);
     state->turnstile = NULL;
+    state->arms = NULL;
     tr_task_free_state(state->task);
     state->task = NULL;
     tr_stage_free_state(state->stage);

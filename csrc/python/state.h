@@ -89,6 +89,7 @@ typedef struct tr_state {
     pthread_mutex_t talk_lock;        /* worker_talk.c's own: guards ... */
     struct tr_talk *talks;            /* ... who waits for an operating-system worker */
     struct tr_turnstile_state *turnstile; /* turnstile.c's own */
+    struct tr_arms *arms;                 /* armed.c's own */
     struct tr_task_state *task;       /* task.c's own */
 } tr_state;
 

@@ -6,6 +6,9 @@
 
 typedef struct tr_turnstile_state tr_turnstile_state;
 
+/* The armed thread's own: wait for its turn, if it has to. */
+void tr_turnstile_pass(tr_state *state);
+
 /* See tr_host. */
 bool tr_turnstile_arm(void *context, void *thread);
 void tr_turnstile_disarm(void *context, void *thread);

@@ -107,11 +107,13 @@ static void fake_detach(void *context, void *thread) {
 
 static _Atomic int fake_refusals; /* so many interrupts are held back */
 static _Atomic bool fake_waits;   /* the victim seems to wait meanwhile */
+static _Atomic int fake_asked_again; /* TR_INTERRUPT_AGAIN */
 
-static int fake_interrupt(void *context, void *thread, bool at_once) {
+static int fake_interrupt(void *context, void *thread, int how) {
     (void)context;
     CHECK(lock.held);
-    if (!at_once && atomic_load(&fake_refusals) > 0) {
+    if (how == TR_INTERRUPT_AGAIN) atomic_fetch_add(&fake_asked_again, 1);
+    if (how != TR_INTERRUPT_AT_ONCE && atomic_load(&fake_refusals) > 0) {
         atomic_fetch_sub(&fake_refusals, 1);
         return atomic_load(&fake_waits) ? TR_HELD_WAITING : TR_HELD_COMPUTING;
     }

@@ -66,8 +66,8 @@ static void thread_stop(void *context, void *thread) {
     free(thread);
 }
 
-static int interrupt(void *context, void *thread, bool at_once) {
-    (void)context, (void)at_once;
+static int interrupt(void *context, void *thread, int how) {
+    (void)context, (void)how;
     atomic_store((_Atomic bool *)thread, true);
     return TR_INTERRUPTED;
 }

@@ -483,6 +483,38 @@ static void an_interrupt_of_one_that_waits_is_held_back_until_it_goes_on(void) {
     locked_engine_end(engine);
 }
 
+/* What tr_interrupted is for: to unwind takes it a while, in which no interrupt comes. */
+static void interrupt_itself(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)me, (void)message;
+    atomic_fetch_add(&started_count, 1);
+    while (atomic_load(&fake_asked_again) == 0) checkpoint();
+    CHECK(!atomic_load(&this_thread->interrupted));
+    tr_interrupted(engine);
+    int asked = atomic_load(&fake_asked_again);
+    tri_worker *worker = tri_thread_here_or_null(engine)->worker;
+    uint64_t cpu = tri_worker_cpu(worker), began = tri_clock_monotonic();
+    while (tri_worker_cpu(worker) - cpu < MS) checkpoint();
+    bool disturbed = atomic_load(&fake_asked_again) != asked;
+    CHECK(!disturbed || tri_clock_monotonic() - began > 50 * MS); /* it did not run for so long */
+    atomic_fetch_add(&count, 1);
+}
+
+static void one_that_is_held_back_may_interrupt_itself(void) {
+    engine = locked_engine(0);
+    reset();
+    atomic_store(&fake_asked_again, 0);
+    atomic_store(&fake_waits, true);
+    atomic_store(&fake_refusals, 1000000);
+    tr_pid victim = start(engine, &(actor){.handle = interrupt_itself});
+    tell(engine, victim, 0);
+    EVENTUALLY_UNLOCKED(atomic_load(&started_count) == 1);
+    tr_exit(engine, 0, victim, tr_reason_constant(TR_KILL));
+    EVENTUALLY_UNLOCKED(atomic_load(&count) == 1);
+    atomic_store(&fake_waits, false);
+    atomic_store(&fake_refusals, 0);
+    locked_engine_end(engine);
+}
+
 static void compute_masked(tr_process *self, actor *me, tr_message *message) {
     (void)me, (void)message;
     CHECK(tr_mask(engine));
@@ -618,6 +650,7 @@ int main(void) {
     TEST(a_kill_interrupts_its_victim_and_nobody_else);
     TEST(an_interrupt_that_is_held_back_is_sent_in_the_end);
     TEST(an_interrupt_of_one_that_waits_is_held_back_until_it_goes_on);
+    TEST(one_that_is_held_back_may_interrupt_itself);
     TEST(a_masked_process_is_interrupted_when_the_mask_is_off);
     TEST(a_mask_takes_an_interrupt_back_that_is_sent_again_after_it);
     TEST(an_outer_process_is_interrupted_when_the_inner_one_is_left);

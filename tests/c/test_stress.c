@@ -496,8 +496,8 @@ static void play(const tr_host *host, const tr_options *options) {
     engine_end(engine);
 }
 
-static int interrupt(void *context, void *thread, bool at_once) {
-    (void)context, (void)thread, (void)at_once;
+static int interrupt(void *context, void *thread, int how) {
+    (void)context, (void)thread, (void)how;
     return TR_INTERRUPTED;
 }
 

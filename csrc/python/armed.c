@@ -1,0 +1,360 @@
+/* armed.c: how a thread is made to call us from its bytecode: at its next instruction, to pass the turnstile, or
+ * where a loop of what it runs ends next or the call returns that it is in, to raise Killed there (interrupt.c says
+ * why there).
+ *
+ * On 3.11 the thread gets a trace function, with opcode events for its frames, since a loop like
+ * `while True: pass` has no line event; what a debugger or a coverage tool had set is kept, gets the
+ * events that were taken from it, and is put back. From 3.12 on it is sys.monitoring, under a free tool id,
+ * with events for the code of its frames alone. Code is shared by threads, so the events stay until
+ * the last armed thread of that code is through, and other threads that run into them just go on.
+ *
+ * A thread is armed for one thing at a time: at one place to pass, at all functions that it is in to end.
+ * Only builds with the interpreter lock arm, and that lock protects all of this: `list` is changed
+ * by attached threads, and nothing between finding an entry and changing it runs Python code. */
+#include "armed.h"
+
+#include <frameobject.h>
+
+#include "interrupt.h"
+#include "turnstile.h"
+
+typedef struct tr_armed {
+    struct tr_armed *next;
+    PyThreadState *thread; /* borrowed: it disarms before it ends */
+    PyObject *place;       /* owned: the frame on 3.11, else the code object */
+    int what;
+    int stood; /* the innermost frame's instruction when it was armed to end */
+#if PY_VERSION_HEX < 0x030C0000
+    Py_tracefunc trace;    /* what was set before */
+    PyObject *trace_argument; /* owned */
+    bool opcodes;             /* the frame's f_trace_opcodes before */
+#endif
+} tr_armed;
+
+struct tr_arms {
+    tr_armed *list;
+#if PY_VERSION_HEX >= 0x030C0000
+    PyObject *set_local_events; /* owned; NULL until first used */
+    long tool;
+    long events, instruction; /* to pass, and to end */
+    bool refused; /* there is no free tool id */
+#endif
+};
+
+static tr_armed *find(tr_arms *arms, PyThreadState *thread) {
+    tr_armed *entry = arms->list;
+    while (entry != NULL && entry->thread != thread) entry = entry->next;
+    return entry;
+}
+
+static tr_armed *find_at(tr_arms *arms, PyThreadState *thread, PyObject *place) {
+    tr_armed *entry = arms->list;
+    while (entry != NULL && (entry->thread != thread || entry->place != place)) entry = entry->next;
+    return entry;
+}
+
+static tr_armed *add(tr_arms *arms, PyThreadState *thread, PyObject *place, int what) {
+    tr_armed *entry = PyMem_RawCalloc(1, sizeof *entry);
+    if (entry == NULL) return NULL;
+    entry->thread = thread;
+    entry->place = Py_NewRef(place);
+    entry->what = what;
+    entry->next = arms->list;
+    arms->list = entry;
+    return entry;
+}
+
+/* Take it out of the list; the caller frees it. */
+static void take(tr_arms *arms, tr_armed *entry) {
+    tr_armed **at = &arms->list;
+    while (*at != entry) at = &(*at)->next;
+    *at = entry->next;
+}
+
+static void disarm(tr_arms *arms, PyThreadState *thread);
+
+/* A killed process is to end here, where nothing is half done. On its thread, with an exception set then. */
+static bool ends_here(tr_state *state, tr_armed *entry, PyCodeObject *code, int instruction) {
+    PyThreadState *thread = entry->thread;
+    if (!tr_may_end_at(code, instruction, entry->stood)) return false;
+    disarm(state->arms, thread);
+    tr_engine *engine = atomic_load(&state->engine);
+    if (engine != NULL) tr_interrupted(engine);
+    PyErr_SetNone(state->Killed);
+    return true;
+}
+
+#if PY_VERSION_HEX < 0x030C0000
+
+/* ---- 3.11: a trace function ---------------------------------------------------------------------*/
+
+static int on_event(PyObject *module, PyFrameObject *frame, int what, PyObject *argument);
+
+/* What `entry` had changed is as it was; unless the program has set another function meanwhile. */
+static void put_back(tr_arms *arms, tr_armed *entry) {
+    take(arms, entry);
+    bool ours = entry->thread->c_tracefunc == on_event, last = find(arms, entry->thread) == NULL;
+    if (ours && last && _PyEval_SetTrace(entry->thread, entry->trace, entry->trace_argument) != 0)
+        PyErr_Clear();
+    if (PyObject_SetAttrString(entry->place, "f_trace_opcodes",
+                               entry->opcodes ? Py_True : Py_False) != 0)
+        PyErr_Clear();
+}
+
+static void drop(tr_armed *entry) {
+    Py_DECREF(entry->place);
+    Py_XDECREF(entry->trace_argument);
+    PyMem_RawFree(entry);
+}
+
+static int pass_on(const tr_armed *entry, bool opcodes, PyFrameObject *frame, int what, PyObject *argument) {
+    bool wanted = entry->trace != NULL && (what != PyTrace_OPCODE || opcodes);
+    return wanted ? entry->trace(entry->trace_argument, frame, what, argument) : 0;
+}
+
+static bool ends_at(tr_state *state, tr_armed *here, PyFrameObject *frame) {
+    PyCodeObject *code = PyFrame_GetCode(frame);
+    bool ends = ends_here(state, here, code, PyFrame_GetLasti(frame));
+    Py_DECREF(code);
+    return ends;
+}
+
+static int on_event(PyObject *module, PyFrameObject *frame, int what, PyObject *argument) {
+    tr_state *state = tr_state_of(module);
+    PyThreadState *thread = PyThreadState_Get();
+    tr_armed *entry = find(state->arms, thread), *here = find_at(state->arms, thread, (PyObject *)frame);
+    if (entry == NULL) return 0;
+    if (entry->what == TR_ARMED_TO_END) {
+        if (here != NULL && what == PyTrace_OPCODE && ends_at(state, here, frame)) return -1;
+        return pass_on(entry, here != NULL && here->opcodes, frame, what, argument);
+    }
+    put_back(state->arms, entry);
+    tr_turnstile_pass(state);
+    int result = pass_on(entry, entry->opcodes, frame, what, argument);
+    drop(entry);
+    return result;
+}
+
+static bool is_true(PyObject *object, const char *attribute) {
+    PyObject *value = PyObject_GetAttrString(object, attribute);
+    bool result = value == Py_True;
+    Py_XDECREF(value);
+    return result;
+}
+
+static bool arm_at(tr_state *state, PyThreadState *thread, PyObject *frame, int what) {
+    tr_armed *first = find(state->arms, thread), *entry = add(state->arms, thread, frame, what);
+    if (entry == NULL) return false;
+    entry->trace = first != NULL ? first->trace : thread->c_tracefunc;
+    entry->trace_argument = Py_XNewRef(first != NULL ? first->trace_argument : thread->c_traceobj);
+    entry->opcodes = is_true(frame, "f_trace_opcodes");
+    if (PyObject_SetAttrString(frame, "f_trace_opcodes", Py_True) == 0 &&
+        (first != NULL || _PyEval_SetTrace(thread, on_event, state->module) == 0))
+        return true;
+    PyErr_Clear();
+    put_back(state->arms, entry);
+    drop(entry);
+    return false;
+}
+
+static PyObject *place_of(PyFrameObject *frame) { return Py_NewRef((PyObject *)frame); }
+
+#else
+
+/* ---- 3.12 and later: sys.monitoring -------------------------------------------------------------*/
+
+/* For what is armed at this code: an end needs all of its instructions, as an error at a JUMP event passes the
+ * handlers by (so do 3.12 and 3.13). */
+static long wanted(tr_arms *arms, PyObject *code) {
+    long events = 0;
+    for (tr_armed *entry = arms->list; entry != NULL; entry = entry->next)
+        if (entry->place == code) events |= entry->what == TR_ARMED_TO_END ? arms->instruction : arms->events;
+    return events;
+}
+
+static bool set_events(tr_arms *arms, PyObject *code, long before) {
+    long events = wanted(arms, code);
+    if (events == before) return true;
+    PyObject *done = PyObject_CallFunction(arms->set_local_events, "lOl", arms->tool, code, events);
+    if (done == NULL) PyErr_Clear();
+    Py_XDECREF(done);
+    return done != NULL;
+}
+
+static void put_back(tr_arms *arms, tr_armed *entry) {
+    long before = wanted(arms, entry->place);
+    take(arms, entry);
+    set_events(arms, entry->place, before);
+}
+
+static void drop(tr_armed *entry) {
+    Py_DECREF(entry->place);
+    PyMem_RawFree(entry);
+}
+
+static PyObject *on_event(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    (void)args, (void)count;
+    tr_state *state = tr_state_of(module);
+    tr_armed *entry = find(state->arms, PyThreadState_Get());
+    if (entry == NULL || entry->what != TR_ARMED_TO_PASS) Py_RETURN_NONE;
+    put_back(state->arms, entry);
+    drop(entry);
+    tr_turnstile_pass(state);
+    Py_RETURN_NONE;
+}
+
+/* on_instruction(code, offset) */
+static PyObject *on_instruction(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    tr_state *state = tr_state_of(module);
+    tr_armed *entry = count == 2 ? find_at(state->arms, PyThreadState_Get(), args[0]) : NULL;
+    if (entry == NULL || entry->what != TR_ARMED_TO_END) Py_RETURN_NONE;
+    if (ends_here(state, entry, (PyCodeObject *)args[0], (int)PyLong_AsLong(args[1]))) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef on_event_method = {"turnstile", (PyCFunction)(void (*)(void))on_event, METH_FASTCALL,
+                                      "What a thread calls that is armed to pass."};
+static PyMethodDef on_instruction_method = {"end", (PyCFunction)(void (*)(void))on_instruction, METH_FASTCALL,
+                                            "What a thread calls that is armed to end."};
+
+/* Use a tool id that nobody uses: 3 and 4 have no meaning of their own. */
+static bool take_tool(tr_arms *arms, PyObject *monitoring) {
+    for (arms->tool = 4; arms->tool >= 3; arms->tool--) {
+        PyObject *done = PyObject_CallMethod(monitoring, "use_tool_id", "ls", arms->tool, "tailrace");
+        Py_XDECREF(done);
+        if (done != NULL) return true;
+        PyErr_Clear();
+    }
+    return false;
+}
+
+/* Have the function called at this event. Returns the event, or 0. */
+static long register_for(tr_state *state, PyObject *monitoring, const char *name, PyMethodDef *method) {
+    PyObject *function = PyCFunction_New(method, state->module);
+    PyObject *events = PyObject_GetAttrString(monitoring, "events");
+    PyObject *event = events == NULL ? NULL : PyObject_GetAttrString(events, name);
+    PyObject *old = event == NULL || function == NULL
+                        ? NULL
+                        : PyObject_CallMethod(monitoring, "register_callback", "lOO", state->arms->tool,
+                                              event, function);
+    long result = old == NULL ? 0 : PyLong_AsLong(event);
+    Py_XDECREF(old);
+    Py_XDECREF(event);
+    Py_XDECREF(events);
+    Py_XDECREF(function);
+    return result;
+}
+
+/* Whatever a thread does that is more than straight-line code. */
+static const char *const event_names[] = {"JUMP",      "PY_START", "PY_RESUME",
+                                          "PY_RETURN", "PY_YIELD", "CALL"};
+
+static bool register_tool(tr_state *state, PyObject *monitoring) {
+    tr_arms *arms = state->arms;
+    if (!take_tool(arms, monitoring)) return false;
+    for (size_t i = 0; i < sizeof event_names / sizeof *event_names; i++) {
+        long event = register_for(state, monitoring, event_names[i], &on_event_method);
+        if (event == 0) return false;
+        arms->events |= event;
+    }
+    arms->instruction = register_for(state, monitoring, "INSTRUCTION", &on_instruction_method);
+    return arms->instruction != 0;
+}
+
+static bool has_tool(tr_state *state) {
+    tr_arms *arms = state->arms;
+    if (arms->set_local_events != NULL || arms->refused) return !arms->refused;
+    PyObject *monitoring = PySys_GetObject("monitoring"); /* borrowed */
+    Py_XINCREF(monitoring);
+    if (monitoring != NULL && register_tool(state, monitoring))
+        arms->set_local_events = PyObject_GetAttrString(monitoring, "set_local_events");
+    arms->refused = arms->set_local_events == NULL;
+    PyErr_Clear();
+    Py_XDECREF(monitoring);
+    return !arms->refused;
+}
+
+static bool arm_at(tr_state *state, PyThreadState *thread, PyObject *code, int what) {
+    if (!has_tool(state)) return false;
+    long before = wanted(state->arms, code);
+    tr_armed *entry = add(state->arms, thread, code, what);
+    if (entry == NULL) return false;
+    if (set_events(state->arms, code, before)) return true;
+    put_back(state->arms, entry);
+    drop(entry);
+    return false;
+}
+
+static PyObject *place_of(PyFrameObject *frame) { return (PyObject *)PyFrame_GetCode(frame); }
+
+#endif
+
+/* ---- Arming -------------------------------------------------------------------------------------*/
+
+static void disarm(tr_arms *arms, PyThreadState *thread) {
+    tr_armed *entry;
+    while ((entry = find(arms, thread)) != NULL) {
+        put_back(arms, entry);
+        drop(entry);
+    }
+}
+
+void tr_disarm(tr_state *state, PyThreadState *thread, int what) {
+    tr_armed *entry = find(state->arms, thread);
+    if (entry != NULL && entry->what == what) disarm(state->arms, thread);
+}
+
+static tr_armed *arm_in(tr_state *state, PyThreadState *thread, PyFrameObject *frame, int what) {
+    PyObject *place = place_of(frame);
+    tr_armed *entry = find_at(state->arms, thread, place);
+    if (entry == NULL && arm_at(state, thread, place, what)) entry = find_at(state->arms, thread, place);
+    if (entry != NULL) entry->stood = -1;
+    Py_DECREF(place);
+    return entry;
+}
+
+/* A deep recursion has the same code again and again. */
+enum { DEEPEST = 100 };
+
+bool tr_arm(tr_state *state, PyThreadState *thread, int what) {
+    tr_armed *before = find(state->arms, thread), *entry = NULL, *first = NULL;
+    if (before != NULL && before->what != what) return false;
+    if (what == TR_ARMED_TO_PASS) disarm(state->arms, thread);
+    int left = what == TR_ARMED_TO_PASS ? 1 : DEEPEST, stands = -1;
+    PyFrameObject *frame = PyThreadState_GetFrame(thread);
+    if (frame != NULL) stands = PyFrame_GetLasti(frame);
+    for (; frame != NULL; left--) {
+        entry = left > 0 ? arm_in(state, thread, frame, what) : NULL;
+        if (first == NULL) first = entry;
+        PyFrameObject *outer = entry == NULL ? NULL : PyFrame_GetBack(frame);
+        Py_DECREF(frame);
+        frame = outer;
+    }
+    if (first != NULL) first->stood = stands;
+    return first != NULL;
+}
+
+/* ---- The module's part --------------------------------------------------------------------------*/
+
+int tr_arms_init(tr_state *state) {
+    state->arms = PyMem_RawCalloc(1, sizeof *state->arms);
+    if (state->arms == NULL) PyErr_NoMemory();
+    return state->arms == NULL ? -1 : 0;
+}
+
+int tr_arms_traverse(tr_arms *arms, visitproc visit, void *arg) {
+#if PY_VERSION_HEX >= 0x030C0000
+    if (arms != NULL) Py_VISIT(arms->set_local_events);
+#else
+    (void)arms, (void)visit, (void)arg;
+#endif
+    return 0;
+}
+
+void tr_arms_clear(tr_arms *arms) {
+#if PY_VERSION_HEX >= 0x030C0000
+    if (arms != NULL) Py_CLEAR(arms->set_local_events);
+#else
+    (void)arms;
+#endif
+}
