@@ -22,17 +22,28 @@ enum { BUSY = 1, MARKED = 2, MASKED = 4, BITS = BUSY | MARKED | MASKED };
 #define HELD_COMPUTING UINT64_C(20000000)
 #define HELD_AT_MOST UINT64_C(60000000000)
 
+/* The sender's few instructions; but with an interpreter lock it may be waiting for that, in the host. */
+static uintptr_t look_again(tri_worker *worker) {
+    tr_host *host = &worker->thread.engine->host;
+    if (host->detach != NULL) {
+        host->detach(host->context, worker->host);
+        host->attach(host->context, worker->host);
+    }
+    return atomic_load(&worker->target);
+}
+
 static void set_target(tri_worker *worker, tr_process *process) {
     tr_engine *engine = worker->thread.engine;
     uintptr_t old = atomic_load(&worker->target);
     for (;;) {
         if (old & BUSY)
-            old = atomic_load(&worker->target);
+            old = look_again(worker);
         else if (atomic_compare_exchange_weak(&worker->target, &old, (uintptr_t)process))
             break;
     }
     if ((old & MARKED) == 0) return;
     atomic_store(&worker->held_back, 0);
+    atomic_store(&worker->unwinds, false);
     atomic_fetch_sub(&engine->scheduler.marked, 1);
     if (engine->host.interrupt_clear != NULL)
         engine->host.interrupt_clear(engine->host.context, worker->host);
@@ -56,6 +67,7 @@ static void deliver(tr_engine *engine, tri_worker *worker, uintptr_t process, bo
     int result = engine->host.interrupt(engine->host.context, worker->host, how);
     if (result == TR_HELD_COMPUTING) worker->held_computing += cpu - worker->held_last;
     worker->held_last = cpu;
+    if (result == TR_INTERRUPTED) atomic_store(&worker->unwinds, true);
     atomic_store(&worker->held_back, result == TR_INTERRUPTED ? 0 : process);
 }
 
@@ -76,6 +88,7 @@ void tri_scheduler_leave(tr_process *process, tr_process *outer) {
     set_target(worker, outer);
     if (outer != NULL && tri_is_dead(outer) && engine->host.interrupt != NULL)
         send_interrupt(engine, worker, (uintptr_t)outer, SEND);
+    if (outer != NULL && tri_is_dead(outer)) tri_ticker_poke(&engine->ticker);
 }
 
 void tri_scheduler_interrupt(tr_process *dead) {
@@ -105,7 +118,7 @@ static uintptr_t set_mask(tri_worker *worker, uintptr_t mask) {
     for (;;) {
         if (tri_held_process(old) == NULL || (old & MASKED) == mask) return 0;
         if (old & BUSY)
-            old = atomic_load(&worker->target);
+            old = look_again(worker);
         else if (atomic_compare_exchange_weak(&worker->target, &old, old ^ MASKED))
             return old;
     }
@@ -135,14 +148,14 @@ void tr_unmask(tr_engine *engine) {
  * hardly runs, and each interrupt more would break its cleanup off. */
 static bool had_its_time(tri_worker *worker, uintptr_t target, uint64_t now) {
     uint64_t cpu = tri_worker_cpu(worker);
-    bool known = worker->interrupted == target;
+    bool begun = atomic_exchange(&worker->unwinds, false), known = worker->interrupted == target && !begun;
     if (known && cpu - worker->interrupted_cpu < INTERRUPT_AFTER_CPU &&
         now - worker->interrupted_at < INTERRUPT_AFTER)
         return false;
     worker->interrupted = target;
     worker->interrupted_cpu = cpu;
     worker->interrupted_at = now;
-    return known || atomic_load(&worker->thread.engine->stopping); /* which only marks */
+    return known || (!begun && atomic_load(&worker->thread.engine->stopping)); /* which only marks */
 }
 
 void tri_scheduler_interrupt_again(tri_scheduler *s) {
@@ -160,7 +173,9 @@ void tri_scheduler_interrupt_again(tri_scheduler *s) {
 
 void tr_interrupted(tr_engine *engine) {
     tri_thread *here = tri_thread_here_or_null(engine);
-    if (here != NULL && here->worker != NULL) atomic_store(&here->worker->held_back, 0);
+    if (here == NULL || here->worker == NULL) return;
+    atomic_store(&here->worker->unwinds, true);
+    atomic_store(&here->worker->held_back, 0);
 }
 
 tr_process *tri_held_process(uintptr_t held) {

@@ -119,6 +119,7 @@ typedef struct tri_worker {
     /* The ticker's: whom it saw interrupted, the thread's CPU clock and the time then. */
     uintptr_t interrupted;
     uint64_t interrupted_cpu, interrupted_at;
+    _Atomic bool unwinds; /* it was interrupted since the ticker looked last */
     /* Whose interrupt the host holds back (0: nobody's), and what was seen of the thread since. Written by
      * whoever made `target` BUSY; put back by the worker itself. */
     _Atomic uintptr_t held_back;

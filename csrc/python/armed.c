@@ -75,9 +75,11 @@ static void disarm(tr_arms *arms, PyThreadState *thread);
 
 /* A killed process is to end here, where nothing is half done. On its thread, with an exception set then. */
 static bool ends_here(tr_state *state, tr_armed *entry, PyCodeObject *code, int instruction) {
-    PyThreadState *thread = entry->thread;
-    if (!tr_may_end_at(code, instruction, entry->stood)) return false;
-    disarm(state->arms, thread);
+    int collects = PyGC_Disable(); /* a finalizer may disarm us */
+    bool ends = tr_may_end_at(code, instruction, entry->stood);
+    if (ends) disarm(state->arms, entry->thread);
+    if (collects) PyGC_Enable();
+    if (!ends) return false;
     tr_engine *engine = atomic_load(&state->engine);
     if (engine != NULL) tr_interrupted(engine);
     PyErr_SetNone(state->Killed);
@@ -90,16 +92,27 @@ static bool ends_here(tr_state *state, tr_armed *entry, PyCodeObject *code, int 
 
 static int on_event(PyObject *module, PyFrameObject *frame, int what, PyObject *argument);
 
+/* As _PyEval_SetTrace, but neither audited, which may run anything, nor refused while another is being set. */
+static void set_trace(PyThreadState *thread, Py_tracefunc trace, PyObject *argument) {
+    PyObject *before = thread->c_traceobj;
+    thread->c_traceobj = Py_XNewRef(argument);
+    thread->c_tracefunc = trace;
+    bool on = thread->tracing == 0 && (trace != NULL || thread->c_profilefunc != NULL);
+    thread->cframe->use_tracing = on ? 255 : 0;
+    Py_XDECREF(before);
+}
+
 /* What `entry` had changed is as it was; unless the program has set another function meanwhile. */
 static void put_back(tr_arms *arms, tr_armed *entry) {
     take(arms, entry);
     bool ours = entry->thread->c_tracefunc == on_event, last = find(arms, entry->thread) == NULL;
-    if (ours && last && _PyEval_SetTrace(entry->thread, entry->trace, entry->trace_argument) != 0)
-        PyErr_Clear();
+    if (ours && last) set_trace(entry->thread, entry->trace, entry->trace_argument);
     if (PyObject_SetAttrString(entry->place, "f_trace_opcodes",
                                entry->opcodes ? Py_True : Py_False) != 0)
         PyErr_Clear();
 }
+
+static void forget(tr_arms *arms, tr_armed *entry) { take(arms, entry); }
 
 static void drop(tr_armed *entry) {
     Py_DECREF(entry->place);
@@ -148,9 +161,8 @@ static bool arm_at(tr_state *state, PyThreadState *thread, PyObject *frame, int 
     entry->trace = first != NULL ? first->trace : thread->c_tracefunc;
     entry->trace_argument = Py_XNewRef(first != NULL ? first->trace_argument : thread->c_traceobj);
     entry->opcodes = is_true(frame, "f_trace_opcodes");
-    if (PyObject_SetAttrString(frame, "f_trace_opcodes", Py_True) == 0 &&
-        (first != NULL || _PyEval_SetTrace(thread, on_event, state->module) == 0))
-        return true;
+    if (first == NULL) set_trace(thread, on_event, state->module);
+    if (PyObject_SetAttrString(frame, "f_trace_opcodes", Py_True) == 0) return true;
     PyErr_Clear();
     put_back(state->arms, entry);
     drop(entry);
@@ -158,6 +170,9 @@ static bool arm_at(tr_state *state, PyThreadState *thread, PyObject *frame, int 
 }
 
 static PyObject *place_of(PyFrameObject *frame) { return Py_NewRef((PyObject *)frame); }
+
+/* The program has set another trace function since. */
+static bool is_lost(const tr_armed *entry) { return entry->thread->c_tracefunc != on_event; }
 
 #else
 
@@ -186,6 +201,8 @@ static void put_back(tr_arms *arms, tr_armed *entry) {
     take(arms, entry);
     set_events(arms, entry->place, before);
 }
+
+static void forget(tr_arms *arms, tr_armed *entry) { put_back(arms, entry); }
 
 static void drop(tr_armed *entry) {
     Py_DECREF(entry->place);
@@ -287,6 +304,11 @@ static bool arm_at(tr_state *state, PyThreadState *thread, PyObject *code, int w
 
 static PyObject *place_of(PyFrameObject *frame) { return (PyObject *)PyFrame_GetCode(frame); }
 
+static bool is_lost(const tr_armed *entry) {
+    (void)entry;
+    return false;
+}
+
 #endif
 
 /* ---- Arming -------------------------------------------------------------------------------------*/
@@ -316,22 +338,43 @@ static tr_armed *arm_in(tr_state *state, PyThreadState *thread, PyFrameObject *f
 /* A deep recursion has the same code again and again. */
 enum { DEEPEST = 100 };
 
-bool tr_arm(tr_state *state, PyThreadState *thread, int what) {
-    tr_armed *before = find(state->arms, thread), *entry = NULL, *first = NULL;
-    if (before != NULL && before->what != what) return false;
-    if (what == TR_ARMED_TO_PASS) disarm(state->arms, thread);
-    int left = what == TR_ARMED_TO_PASS ? 1 : DEEPEST, stands = -1;
+/* Each of the frames; what was armed before at others stays so. */
+static bool arm_frames(tr_state *state, PyThreadState *thread, int what) {
     PyFrameObject *frame = PyThreadState_GetFrame(thread);
-    if (frame != NULL) stands = PyFrame_GetLasti(frame);
-    for (; frame != NULL; left--) {
-        entry = left > 0 ? arm_in(state, thread, frame, what) : NULL;
+    int stands = frame == NULL ? -1 : PyFrame_GetLasti(frame);
+    int left = what == TR_ARMED_TO_PASS ? 1 : DEEPEST;
+    tr_armed *first = NULL;
+    while (frame != NULL) {
+        tr_armed *entry = arm_in(state, thread, frame, what);
         if (first == NULL) first = entry;
-        PyFrameObject *outer = entry == NULL ? NULL : PyFrame_GetBack(frame);
+        PyFrameObject *outer = entry == NULL || --left == 0 ? NULL : PyFrame_GetBack(frame);
         Py_DECREF(frame);
         frame = outer;
     }
     if (first != NULL) first->stood = stands;
     return first != NULL;
+}
+
+bool tr_arm(tr_state *state, PyThreadState *thread, int what) {
+    tr_armed *before = find(state->arms, thread);
+    bool lost = before != NULL && is_lost(before);
+    if (before != NULL && before->what != what && !lost) return false;
+    if (lost || what == TR_ARMED_TO_PASS) disarm(state->arms, thread);
+    int collects = PyGC_Disable(); /* a finalizer could let the thread go on */
+    bool armed = arm_frames(state, thread, what);
+    PyErr_Clear();
+    if (collects) PyGC_Enable();
+    return armed;
+}
+
+void tr_arms_forked(tr_state *state) {
+    tr_arms *arms = state->arms;
+    disarm(arms, PyThreadState_Get());
+    while (arms->list != NULL) { /* of threads that are no more */
+        tr_armed *entry = arms->list;
+        forget(arms, entry);
+        drop(entry);
+    }
 }
 
 /* ---- The module's part --------------------------------------------------------------------------*/

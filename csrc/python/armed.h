@@ -16,6 +16,9 @@ enum {
 bool tr_arm(tr_state *state, PyThreadState *thread, int what);
 void tr_disarm(tr_state *state, PyThreadState *thread, int what);
 
+/* In the child of a fork: nobody is armed any more. */
+void tr_arms_forked(tr_state *state);
+
 int tr_arms_init(tr_state *state);
 int tr_arms_traverse(tr_arms *arms, visitproc visit, void *arg);
 void tr_arms_clear(tr_arms *arms);

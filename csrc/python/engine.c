@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "armed.h"
 #include "interrupt.h"
 #include "loop.h"
 #include "turnstile.h"
@@ -327,6 +328,7 @@ PyObject *tr_forked(PyObject *module, PyObject *unused) {
     atomic_store(&state->stopped, false);
     state->main_thread = PyThread_get_thread_ident();
     new_program(state);
+    tr_arms_forked(state);
     if (tr_talk_init(state) != 0) return NULL;
     Py_RETURN_NONE;
 }

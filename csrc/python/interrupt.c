@@ -47,7 +47,7 @@ static bool is_condition_wait(PyObject *name) {
     return PyUnicode_CompareWithASCIIString(name, "wait") == 0;
 }
 
-enum { NEARBY = 24 }; /* instructions, caches among them */
+enum { NEARBY = 24, LONGEST_CALL = 200 }; /* instructions, caches among them */
 
 static bool is_call(int opcode) {
 #ifdef CALL_KW
@@ -63,29 +63,75 @@ static bool names_a_lock(PyObject *names, int index) {
     return index >= 0 && index < PyTuple_GET_SIZE(names) && is_of_a_lock(PyTuple_GET_ITEM(names, index));
 }
 
-/* The instruction that loads a method, and where in its argument the number of the name begins. */
+/* The instruction that loads a method, where in its argument the number of the name begins, and the bit that says
+ * that it is no plain attribute. */
 #if PY_VERSION_HEX < 0x030C0000
-enum { METHOD = LOAD_METHOD, METHOD_BITS = 0 };
+enum { METHOD = LOAD_METHOD, METHOD_BITS = 0, IS_METHOD = 0 };
 #else
-enum { METHOD = LOAD_ATTR, METHOD_BITS = 1 };
+enum { METHOD = LOAD_ATTR, METHOD_BITS = 1, IS_METHOD = 1 };
 #endif
 
-static bool loads_method(PyCodeObject *code, const unsigned char *at) {
-    return at[0] == METHOD && names_a_lock(code->co_names, at[1] >> METHOD_BITS);
-}
+static bool is_method(const unsigned char *at) { return at[0] == METHOD && (at[1] & IS_METHOD) == IS_METHOD; }
 
-/* Whether it loads anything that is named like one. */
-static bool loads_lock(PyCodeObject *code, PyObject *locals, const unsigned char *at) {
-    return loads_method(code, at) || (at[0] == LOAD_GLOBAL && names_a_lock(code->co_names, at[1] >> 1)) ||
-           (at[0] == LOAD_FAST && names_a_lock(locals, at[1]));
-}
-
-/* Whether the method of a lock is called at this instruction or was somewhat before. */
-static bool lock_was_called(PyCodeObject *code, const unsigned char *text, int instruction) {
-    int last = instruction > 2 * NEARBY ? instruction - 2 * NEARBY : 0;
-    for (int i = instruction; i >= last; i -= 2)
-        if (text[i] == METHOD) return loads_method(code, text + i);
+static bool any_names_a_lock(PyObject *names) {
+    for (Py_ssize_t i = 0; names != NULL && i < PyTuple_GET_SIZE(names); i++)
+        if (names_a_lock(names, (int)i)) return true;
     return false;
+}
+
+static bool has_free_lock(PyCodeObject *code) {
+    PyObject *free = PyCode_GetFreevars(code), *cells = PyCode_GetCellvars(code);
+    bool found = any_names_a_lock(free) || any_names_a_lock(cells);
+    Py_XDECREF(free);
+    Py_XDECREF(cells);
+    return found;
+}
+
+/* Whether it loads anything that is named like a lock's. */
+static bool loads_lock(PyCodeObject *code, PyObject *locals, const unsigned char *at) {
+    if (at[0] == METHOD) return names_a_lock(code->co_names, at[1] >> METHOD_BITS);
+    if (at[0] == LOAD_GLOBAL) return names_a_lock(code->co_names, at[1] >> 1);
+    if (at[0] == LOAD_DEREF) return has_free_lock(code);
+    return at[0] == LOAD_FAST && names_a_lock(locals, at[1]);
+}
+
+static bool is_at_call(int opcode) {
+#if PY_VERSION_HEX < 0x030C0000
+    if (opcode == PRECALL) return true;
+#endif
+    return is_call(opcode);
+}
+
+/* Whether what is to be called is loaded here: a method, a global, or a variable beside PUSH_NULL. *at moves to what
+ * has the name. */
+static bool loads_callee(const unsigned char *text, int size, int *at) {
+    const unsigned char *here = text + *at;
+    if (is_method(here) || (here[0] == LOAD_GLOBAL && (here[1] & 1) != 0)) return true;
+    if (here[0] != PUSH_NULL) return false;
+#if PY_VERSION_HEX < 0x030D0000
+    *at += 2;
+#else
+    do *at -= 2;
+    while (*at >= 0 && text[*at] == CACHE);
+#endif
+    return *at >= 0 && *at < size;
+}
+
+/* Whether the method of a lock is called at this instruction or was somewhat before. What the arguments of the call
+ * call is none of it. */
+static bool lock_was_called(PyCodeObject *code, const unsigned char *text, int size, int instruction) {
+    PyObject *locals = PyCode_GetVarnames(code);
+    bool calls = is_at_call(text[instruction]), found = locals == NULL;
+    int last = instruction - 2 * (calls ? LONGEST_CALL : NEARBY), nested = 0, at;
+    for (int i = calls ? instruction - 2 : instruction; i >= 0 && i >= last && !found; i -= 2) {
+        at = i;
+        if (calls && is_call(text[i])) nested++;
+        if (!loads_callee(text, size, &at)) continue;
+        found = nested == 0 && loads_lock(code, locals, text + at);
+        if (nested-- == 0) break;
+    }
+    Py_XDECREF(locals);
+    return found;
 }
 
 /* Whether one will be called before the thread looks for interrupts. */
@@ -105,13 +151,14 @@ static int look_at_code(PyCodeObject *code, int instruction) {
     PyObject *bytes = instruction < 0 ? NULL : PyCode_GetCode(code);
     if (bytes == NULL) return TR_INTERRUPTED;
     const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(bytes);
+    int size = (int)PyBytes_GET_SIZE(bytes);
     bool loops = is_back_jump(text[instruction]);
     int found = TR_INTERRUPTED;
     if (is_of_a_lock(code->co_name))
         found = loops ? TR_HELD_COMPUTING : TR_HELD_WAITING;
-    else if (!loops && lock_was_called(code, text, instruction) && !is_condition_wait(code->co_name))
+    else if (!loops && lock_was_called(code, text, size, instruction) && !is_condition_wait(code->co_name))
         found = TR_HELD_WAITING;
-    else if (lock_will_be_called(code, text, (int)PyBytes_GET_SIZE(bytes), instruction))
+    else if (lock_will_be_called(code, text, size, instruction))
         found = TR_HELD_WAITING;
     Py_DECREF(bytes);
     return found;
@@ -124,10 +171,11 @@ static int call_before(const unsigned char *text, int instruction) {
     return at >= 0 && is_call(text[at]) ? at : -1;
 }
 
+/* A conditional jump back, of 3.11, is none: its condition may be that something was taken. */
 bool tr_may_end_at(PyCodeObject *code, int instruction, int stood) {
     PyObject *bytes = instruction < 0 ? NULL : PyCode_GetCode(code);
     const unsigned char *text = bytes == NULL ? NULL : (const unsigned char *)PyBytes_AS_STRING(bytes);
-    int at = text == NULL ? -1 : is_back_jump(text[instruction]) ? instruction : call_before(text, instruction);
+    int at = text == NULL ? -1 : text[instruction] == JUMP_BACKWARD ? instruction : call_before(text, instruction);
     bool looks = at == instruction || at == stood; /* not where a Python function has returned */
     Py_XDECREF(bytes);
     PyErr_Clear();
@@ -139,12 +187,8 @@ bool tr_may_end_at(PyCodeObject *code, int instruction, int stood) {
 #if PY_VERSION_HEX >= 0x030D0000
 
 static bool mentions_a_lock(PyCodeObject *code) {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code->co_names); i++)
-        if (names_a_lock(code->co_names, (int)i)) return true;
     PyObject *locals = PyCode_GetVarnames(code);
-    bool found = false;
-    for (Py_ssize_t i = 0; locals != NULL && !found && i < PyTuple_GET_SIZE(locals); i++)
-        found = names_a_lock(locals, (int)i);
+    bool found = any_names_a_lock(code->co_names) || any_names_a_lock(locals) || has_free_lock(code);
     Py_XDECREF(locals);
     return found;
 }
@@ -163,7 +207,7 @@ static int look_ahead(PyThreadState *thread, PyFrameObject *frame) {
         Py_DECREF(frame);
         frame = outer;
     }
-    return found ? TR_HELD_WAITING : TR_INTERRUPTED;
+    return found ? TR_HELD_COMPUTING : TR_INTERRUPTED;
 }
 
 #else
@@ -207,24 +251,26 @@ static int look_at_thread(PyThreadState *thread) {
  * lock looks at its own field, and the victim must get it before it goes on, as it is ours now. */
 static void send_killed(tr_state *state, PyThreadState *thread) {
 #if PY_VERSION_HEX < 0x030D0000
-    Py_XSETREF(thread->async_exc, Py_NewRef(state->Killed));
-#else
-    PyThreadState_SetAsyncExc(thread->thread_id, state->Killed);
+    if (thread != PyThreadState_Get()) {
+        Py_XSETREF(thread->async_exc, Py_NewRef(state->Killed));
+        return;
+    }
 #endif
+    PyThreadState_SetAsyncExc(thread->thread_id, state->Killed);
 }
 
 int tr_host_interrupt(void *context, void *thread, int how) {
     tr_state *state = context;
+    tr_talk_interrupt(state, ((PyThreadState *)thread)->thread_id);
 #ifndef Py_GIL_DISABLED
     int found = how == TR_INTERRUPT_AT_ONCE ? TR_INTERRUPTED : look_at_thread(thread);
-    if (found == TR_HELD_WAITING && how == TR_INTERRUPT_AGAIN) tr_arm(state, thread, TR_ARMED_TO_END);
+    if (found != TR_INTERRUPTED && how == TR_INTERRUPT_AGAIN) tr_arm(state, thread, TR_ARMED_TO_END);
     if (found != TR_INTERRUPTED) return found;
     if (how != TR_INTERRUPT) tr_disarm(state, thread, TR_ARMED_TO_END);
 #else
     (void)how;
 #endif
     send_killed(state, thread);
-    tr_talk_interrupt(state, ((PyThreadState *)thread)->thread_id);
     return TR_INTERRUPTED;
 }
 

@@ -498,6 +498,31 @@ def by_a_limit(lock: Any) -> None:
         lock.release()
 
 
+def by_a_deadline(lock: Any) -> None:
+    """Its argument calls another method, later."""
+    end = time.monotonic() + LIMIT
+    if lock.acquire(timeout=end - time.monotonic()):
+        lock.release()
+
+
+def by_another_name(lock: Any) -> None:
+    acquire = lock.acquire
+    acquire()
+    try:
+        pass
+    finally:
+        lock.release()
+
+
+def by_trying(lock: Any) -> None:
+    while not lock.acquire(timeout=0.001):
+        pass
+    try:
+        pass
+    finally:
+        lock.release()
+
+
 def by_a_condition(lock: Any) -> None:
     with threading.Condition(lock):
         pass
@@ -517,7 +542,10 @@ def by_logging(lock: Any) -> None:
 # A kill that hits a weak reference's callback, which logging has, is shown there and sent again.
 IN_A_CALLBACK = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 ANYWHERE = [by_logging, by_with]
-UNDER_THE_GIL = [by_hand, by_a_limit, by_a_condition]  # else nobody knows where the victim is
+# Else nobody knows where the victim is.
+UNDER_THE_GIL = [
+    by_hand, by_a_limit, by_a_deadline, by_another_name, by_trying, by_a_condition,
+]
 
 
 @pytest.mark.parametrize("take", ANYWHERE + (UNDER_THE_GIL if GIL else []))
