@@ -533,14 +533,14 @@ def by_with(lock: Any) -> None:
         pass
 
 
+HANDLER = logging.StreamHandler(io.StringIO())
+
+
 def by_logging(lock: Any) -> None:
-    handler = logging.StreamHandler(io.StringIO())
-    handler.lock = lock
-    handler.handle(logging.makeLogRecord({"msg": "hello"}))
+    HANDLER.lock = lock
+    HANDLER.handle(logging.makeLogRecord({"msg": "hello"}))
 
 
-# A kill that hits a weak reference's callback, which logging has, is shown there and sent again.
-IN_A_CALLBACK = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 ANYWHERE = [by_logging, by_with]
 # Else nobody knows where the victim is.
 UNDER_THE_GIL = [
@@ -569,7 +569,6 @@ def test_o43_a_kill_of_who_waits_for_a_lock_leaves_it_free(
     assert lock.acquire(timeout=LIMIT)
 
 
-@IN_A_CALLBACK
 @pytest.mark.parametrize("take", ANYWHERE + (UNDER_THE_GIL if GIL else []))
 def test_o43_kills_of_who_takes_a_lock_all_the_time_leave_it_free(
     take: Callable[[Any], None], scheduler: str
@@ -610,7 +609,6 @@ def test_o43_a_kill_between_two_looks_of_the_interpreter_leaves_the_lock_free() 
         lock.release()
 
 
-@IN_A_CALLBACK
 @pytest.mark.skipif(not GIL, reason="which of them stand at the lock is known under the GIL only")
 @pytest.mark.parametrize("take", [by_logging, by_with, by_hand, by_a_limit])
 def test_o43_a_crowd_that_only_takes_one_lock_is_gone_soon_after_its_kill(
