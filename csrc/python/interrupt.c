@@ -7,14 +7,13 @@
  * or to let go of it, is not interrupted there: by the names of its innermost function and of what that
  * calls, or is about to call if it stands still before it gets to see the interrupt. The caller tries again soon;
  * nothing is lost, as a thread that waits in C does not unwind before it returns from there. Of many that do
- * nothing but take one lock, all but one are at it whenever somebody looks: so who is held back for the second time
- * is armed to raise Killed itself, where a loop of its ends next or the call returns that it is in (armed.c). Only code that computes
- * in a function of such a name is interrupted there in the end.
+ * nothing but take one lock, all but one are at it whenever somebody looks: so on 3.11 who is held back for the second
+ * time is armed to raise Killed itself, where a loop of its ends next or the call returns that it is in (armed.c).
+ * Only code that computes on in a function of such a name is interrupted there in the end.
  *
- * Where the interrupt is sent is where it hits, or at the next call or loop if the thread is at the turnstile, as
- * the sender has the interpreter lock meanwhile. On a
- * free-threaded build the thread may be elsewhere by then, and its frames cannot be read: there nothing is
- * held back (3.13's logging takes its locks by `with` on the lock itself, which no interrupt gets into).
+ * Where the interrupt is sent is where it hits, as the sender has the interpreter lock meanwhile; or at the next
+ * call or loop, if the thread is at the turnstile, and since 3.13, which nobody can foresee here, always. On a free-threaded build
+ * the thread may be elsewhere by then, and its frames cannot be read: there nothing is held back (3.13's logging takes its locks by `with` on the lock itself, which no interrupt gets into).
  *
  * What must be done whole on every build, because it holds something that no `with` lets go of, is run by
  * `uninterrupted`. */
@@ -184,47 +183,13 @@ bool tr_may_end_at(PyCodeObject *code, int instruction, int stood) {
 
 #ifndef Py_GIL_DISABLED
 
-#if PY_VERSION_HEX >= 0x030D0000
-
-static bool mentions_a_lock(PyCodeObject *code) {
-    PyObject *locals = PyCode_GetVarnames(code);
-    bool found = any_names_a_lock(code->co_names) || any_names_a_lock(locals) || has_free_lock(code);
-    Py_XDECREF(locals);
-    return found;
-}
-
-enum { NEAREST = 8 }; /* frames */
-
-/* Since 3.13 who gave the lock up where it looks sees the interrupt at its next look only, wherever that is: maybe after
- * it has returned, or in a trace function. Takes the frame over. */
-static int look_ahead(PyThreadState *thread, PyFrameObject *frame) {
-    bool found = thread->c_tracefunc != NULL;
-    for (int i = 0; frame != NULL; i++) {
-        PyCodeObject *code = PyFrame_GetCode(frame);
-        found = found || mentions_a_lock(code);
-        PyFrameObject *outer = found || i == NEAREST ? NULL : PyFrame_GetBack(frame);
-        Py_DECREF(code);
-        Py_DECREF(frame);
-        frame = outer;
-    }
-    return found ? TR_HELD_COMPUTING : TR_INTERRUPTED;
-}
-
-#else
-
-static int look_ahead(PyThreadState *thread, PyFrameObject *frame) {
-    (void)thread;
-    Py_DECREF(frame);
-    return TR_INTERRUPTED;
-}
-
-#endif
+enum { MAY_ARM = PY_VERSION_HEX < 0x030C0000 }; /* see armed.c */
 
 /* Whether the thread may be where an interrupt would leave something taken. One in a trace function, which is called
- * anywhere, is let come out of it. The caller may have an exception set, and it may hold a lock of the engine's:
+ * anywhere, is let come out of it if it can be armed to end then. The caller may have an exception set, and it may hold a lock of the engine's:
  * so without a collection, which could run anything. */
 static int look_at_thread(PyThreadState *thread) {
-    if (thread->tracing > 0) return TR_HELD_WAITING;
+    if (MAY_ARM && thread->tracing > 0) return TR_HELD_WAITING;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     int collects = PyGC_Disable();
@@ -234,10 +199,7 @@ static int look_at_thread(PyThreadState *thread) {
         PyCodeObject *code = PyFrame_GetCode(frame);
         found = look_at_code(code, PyFrame_GetLasti(frame));
         Py_DECREF(code);
-        if (found == TR_INTERRUPTED)
-            found = look_ahead(thread, frame);
-        else
-            Py_DECREF(frame);
+        Py_DECREF(frame);
     }
     if (collects) PyGC_Enable();
     PyErr_Restore(type, value, traceback);
@@ -264,7 +226,7 @@ int tr_host_interrupt(void *context, void *thread, int how) {
     tr_talk_interrupt(state, ((PyThreadState *)thread)->thread_id);
 #ifndef Py_GIL_DISABLED
     int found = how == TR_INTERRUPT_AT_ONCE ? TR_INTERRUPTED : look_at_thread(thread);
-    if (found != TR_INTERRUPTED && how == TR_INTERRUPT_AGAIN) tr_arm(state, thread, TR_ARMED_TO_END);
+    if (found != TR_INTERRUPTED && how == TR_INTERRUPT_AGAIN && MAY_ARM) tr_arm(state, thread, TR_ARMED_TO_END);
     if (found != TR_INTERRUPTED) return found;
     if (how != TR_INTERRUPT) tr_disarm(state, thread, TR_ARMED_TO_END);
 #else
