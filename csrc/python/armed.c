@@ -1,6 +1,6 @@
 /* armed.c: how a thread is made to call us from its bytecode: at its next instruction, to pass the turnstile, or
- * where a loop of what it runs ends next or the call returns that it is in, to raise Killed there (interrupt.c says
- * why there).
+ * where a loop of what it runs ends next or the call returns that it is in, to raise Killed there (interrupt.c
+ * says why there).
  *
  * On 3.11 the thread gets a trace function, with opcode events for its frames, since a loop like
  * `while True: pass` has no line event; what a debugger or a coverage tool had set is kept, gets the
@@ -8,8 +8,8 @@
  * with events for the code of its frames alone. Code is shared by threads, so the events stay until
  * the last armed thread of that code is through, and other threads that run into them just go on.
  *
- * A thread is armed for one thing at a time: at one place to pass, at all functions that it is in to end. Only on 3.11
- * to end: sys.monitoring's INSTRUCTION events, which that takes, are lost now and then on 3.12 and 3.13.
+ * A thread is armed for one thing at a time: at one place to pass, at all functions that it is in to end. To end
+ * on 3.11 only: sys.monitoring's INSTRUCTION events, which that takes, are lost now and then on 3.12 and 3.13.
  * Only builds with the interpreter lock arm, and that lock protects all of this: `list` is changed
  * by attached threads, and nothing between finding an entry and changing it runs Python code. */
 #include "armed.h"

@@ -7,13 +7,16 @@
  * or to let go of it, is not interrupted there: by the names of its innermost function and of what that
  * calls, or is about to call if it stands still before it gets to see the interrupt. The caller tries again soon;
  * nothing is lost, as a thread that waits in C does not unwind before it returns from there. Of many that do
- * nothing but take one lock, all but one are at it whenever somebody looks: so on 3.11 who is held back for the second
- * time is armed to raise Killed itself, where a loop of its ends next or the call returns that it is in (armed.c).
- * Only code that computes on in a function of such a name is interrupted there in the end.
+ * nothing but take one lock, all but one are at it whenever somebody looks: so on 3.11 who is held back for the
+ * second time is armed to raise Killed itself, where a loop of its ends next or the call returns that it is in
+ * (armed.c). Only code that computes on in a function of such a name is interrupted there in the end.
  *
  * Where the interrupt is sent is where it hits, as the sender has the interpreter lock meanwhile; or at the next
- * call or loop, if the thread is at the turnstile, and since 3.13, which nobody can foresee here, always. On a free-threaded build
- * the thread may be elsewhere by then, and its frames cannot be read: there nothing is held back (3.13's logging takes its locks by `with` on the lock itself, which no interrupt gets into).
+ * call or loop, if the thread is at the turnstile. Since 3.13 it is the next one always, if the thread gave the
+ * lock up where it looks: that is not foreseen here, so one that runs may be hit between an `acquire()` and its
+ * `try`. On a free-threaded build the thread may be elsewhere by then, and its frames cannot be read: there
+ * nothing is held back (3.13's logging takes its locks by `with` on the lock itself, which no interrupt gets
+ * into).
  *
  * What must be done whole on every build, because it holds something that no `with` lets go of, is run by
  * `uninterrupted`. */
@@ -186,8 +189,8 @@ bool tr_may_end_at(PyCodeObject *code, int instruction, int stood) {
 enum { MAY_ARM = PY_VERSION_HEX < 0x030C0000 }; /* see armed.c */
 
 /* Whether the thread may be where an interrupt would leave something taken. One in a trace function, which is called
- * anywhere, is let come out of it if it can be armed to end then. The caller may have an exception set, and it may hold a lock of the engine's:
- * so without a collection, which could run anything. */
+ * anywhere, is let come out of it if it can be armed to end then. The caller may have an exception set, and it
+ * may hold a lock of the engine's: so without a collection, which could run anything. */
 static int look_at_thread(PyThreadState *thread) {
     if (MAY_ARM && thread->tracing > 0) return TR_HELD_WAITING;
     PyObject *type, *value, *traceback;
