@@ -9,7 +9,7 @@
  * the last armed thread of that code is through, and other threads that run into them just go on.
  *
  * A thread is armed for one thing at a time: at one place to pass, at all functions that it is in to end. To end
- * on 3.11 only: sys.monitoring's INSTRUCTION events, which that takes, are lost now and then on 3.12 and 3.13.
+ * on 3.11 only: by sys.monitoring's INSTRUCTION events it worked nearly always on 3.12 and 3.13, which is too little.
  * Only builds with the interpreter lock arm, and that lock protects all of this: `list` is changed
  * by attached threads, and nothing between finding an entry and changing it runs Python code. */
 #include "armed.h"
