@@ -86,9 +86,9 @@ void tri_scheduler_leave(tr_process *process, tr_process *outer) {
     tri_worker *worker = atomic_load(&process->worker);
     if (worker == NULL) return;
     set_target(worker, outer);
-    if (outer != NULL && tri_is_dead(outer) && engine->host.interrupt != NULL)
-        send_interrupt(engine, worker, (uintptr_t)outer, SEND);
-    if (outer != NULL && tri_is_dead(outer)) tri_ticker_poke(&engine->ticker);
+    if (outer == NULL || !tri_is_dead(outer) || engine->host.interrupt == NULL) return;
+    send_interrupt(engine, worker, (uintptr_t)outer, SEND);
+    tri_ticker_poke(&engine->ticker);
 }
 
 void tri_scheduler_interrupt(tr_process *dead) {
