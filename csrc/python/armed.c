@@ -8,8 +8,7 @@
  * with events for the code of its frames alone. Code is shared by threads, so the events stay until
  * the last armed thread of that code is through, and other threads that run into them just go on.
  *
- * A thread is armed for one thing at a time: at one place to pass, at all functions that it is in to end. To end
- * on 3.11 only: by sys.monitoring's INSTRUCTION events it worked nearly always on 3.12 and 3.13, which is too little.
+ * A thread is armed for one thing at a time: at one place to pass, at all functions that it is in to end.
  * Only builds with the interpreter lock arm, and that lock protects all of this: `list` is changed
  * by attached threads, and nothing between finding an entry and changing it runs Python code. */
 #include "armed.h"
@@ -36,7 +35,8 @@ struct tr_arms {
     tr_armed *list;
 #if PY_VERSION_HEX >= 0x030C0000
     PyObject *set_local_events; /* owned; NULL until first used */
-    long tool, events;
+    long tool;
+    long events, instruction; /* to pass, and to end */
     bool refused; /* there is no free tool id */
 #endif
 };
@@ -71,12 +71,6 @@ static void take(tr_arms *arms, tr_armed *entry) {
     *at = entry->next;
 }
 
-#if PY_VERSION_HEX < 0x030C0000
-
-/* ---- 3.11: a trace function ---------------------------------------------------------------------*/
-
-static int on_event(PyObject *module, PyFrameObject *frame, int what, PyObject *argument);
-
 static void disarm(tr_arms *arms, PyThreadState *thread);
 
 /* A killed process is to end here, where nothing is half done. On its thread, with an exception set then. */
@@ -91,6 +85,12 @@ static bool ends_here(tr_state *state, tr_armed *entry, PyCodeObject *code, int 
     PyErr_SetNone(state->Killed);
     return true;
 }
+
+#if PY_VERSION_HEX < 0x030C0000
+
+/* ---- 3.11: a trace function ---------------------------------------------------------------------*/
+
+static int on_event(PyObject *module, PyFrameObject *frame, int what, PyObject *argument);
 
 /* As _PyEval_SetTrace, but neither audited, which may run anything, nor refused while another is being set. */
 static void set_trace(PyThreadState *thread, Py_tracefunc trace, PyObject *argument) {
@@ -178,6 +178,15 @@ static bool is_lost(const tr_armed *entry) { return entry->thread->c_tracefunc !
 
 /* ---- 3.12 and later: sys.monitoring -------------------------------------------------------------*/
 
+/* For what is armed at this code. To end it takes all instructions, as an error raised at a JUMP event passes all
+ * handlers by (on 3.12 and 3.13). */
+static long wanted(tr_arms *arms, PyObject *code) {
+    long events = 0;
+    for (tr_armed *entry = arms->list; entry != NULL; entry = entry->next)
+        if (entry->place == code) events |= entry->what == TR_ARMED_TO_END ? arms->instruction : arms->events;
+    return events;
+}
+
 static bool set_events(tr_arms *arms, PyObject *code, long events) {
     PyObject *done = PyObject_CallFunction(arms->set_local_events, "lOl", arms->tool, code, events);
     if (done == NULL) PyErr_Clear();
@@ -185,11 +194,15 @@ static bool set_events(tr_arms *arms, PyObject *code, long events) {
     return done != NULL;
 }
 
+/* Off first: when a second tool comes to the code, a debugger say, 3.12 and 3.13 forget whose its INSTRUCTION events
+ * were (update_instrumentation_data starts per_instruction_tools with nobody's). */
+static bool renew(tr_arms *arms, PyObject *code) {
+    return set_events(arms, code, 0) && set_events(arms, code, wanted(arms, code));
+}
+
 static void put_back(tr_arms *arms, tr_armed *entry) {
     take(arms, entry);
-    for (tr_armed *other = arms->list; other != NULL; other = other->next)
-        if (other->place == entry->place) return;
-    set_events(arms, entry->place, 0);
+    set_events(arms, entry->place, wanted(arms, entry->place));
 }
 
 static void forget(tr_arms *arms, tr_armed *entry) { put_back(arms, entry); }
@@ -203,15 +216,26 @@ static PyObject *on_event(PyObject *module, PyObject *const *args, Py_ssize_t co
     (void)args, (void)count;
     tr_state *state = tr_state_of(module);
     tr_armed *entry = find(state->arms, PyThreadState_Get());
-    if (entry == NULL) Py_RETURN_NONE;
+    if (entry == NULL || entry->what != TR_ARMED_TO_PASS) Py_RETURN_NONE;
     put_back(state->arms, entry);
     drop(entry);
     tr_turnstile_pass(state);
     Py_RETURN_NONE;
 }
 
-static PyMethodDef on_event_method = {"armed", (PyCFunction)(void (*)(void))on_event, METH_FASTCALL,
-                                      "What an armed thread's next bytecode calls."};
+/* on_instruction(code, offset) */
+static PyObject *on_instruction(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    tr_state *state = tr_state_of(module);
+    tr_armed *entry = count == 2 ? find_at(state->arms, PyThreadState_Get(), args[0]) : NULL;
+    if (entry == NULL || entry->what != TR_ARMED_TO_END) Py_RETURN_NONE;
+    if (ends_here(state, entry, (PyCodeObject *)args[0], (int)PyLong_AsLong(args[1]))) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef on_event_method = {"turnstile", (PyCFunction)(void (*)(void))on_event, METH_FASTCALL,
+                                      "What a thread calls that is armed to pass."};
+static PyMethodDef on_instruction_method = {"end", (PyCFunction)(void (*)(void))on_instruction, METH_FASTCALL,
+                                            "What a thread calls that is armed to end."};
 
 /* Use a tool id that nobody uses: 3 and 4 have no meaning of their own. */
 static bool take_tool(tr_arms *arms, PyObject *monitoring) {
@@ -225,8 +249,8 @@ static bool take_tool(tr_arms *arms, PyObject *monitoring) {
 }
 
 /* Have the function called at this event. Returns the event, or 0. */
-static long register_for(tr_state *state, PyObject *monitoring, const char *name) {
-    PyObject *function = PyCFunction_New(&on_event_method, state->module);
+static long register_for(tr_state *state, PyObject *monitoring, const char *name, PyMethodDef *method) {
+    PyObject *function = PyCFunction_New(method, state->module);
     PyObject *events = PyObject_GetAttrString(monitoring, "events");
     PyObject *event = events == NULL ? NULL : PyObject_GetAttrString(events, name);
     PyObject *old = event == NULL || function == NULL
@@ -249,11 +273,12 @@ static bool register_tool(tr_state *state, PyObject *monitoring) {
     tr_arms *arms = state->arms;
     if (!take_tool(arms, monitoring)) return false;
     for (size_t i = 0; i < sizeof event_names / sizeof *event_names; i++) {
-        long event = register_for(state, monitoring, event_names[i]);
+        long event = register_for(state, monitoring, event_names[i], &on_event_method);
         if (event == 0) return false;
         arms->events |= event;
     }
-    return true;
+    arms->instruction = register_for(state, monitoring, "INSTRUCTION", &on_instruction_method);
+    return arms->instruction != 0;
 }
 
 static bool has_tool(tr_state *state) {
@@ -273,7 +298,7 @@ static bool arm_at(tr_state *state, PyThreadState *thread, PyObject *code, int w
     if (!has_tool(state)) return false;
     tr_armed *entry = add(state->arms, thread, code, what);
     if (entry == NULL) return false;
-    if (set_events(state->arms, code, state->arms->events)) return true;
+    if (renew(state->arms, code)) return true;
     put_back(state->arms, entry);
     drop(entry);
     return false;
@@ -315,7 +340,6 @@ static tr_armed *arm_in(tr_state *state, PyThreadState *thread, PyFrameObject *f
 /* A deep recursion has the same code again and again. */
 enum { DEEPEST = 100 };
 
-/* Each of the frames; what was armed before at others stays so. */
 static bool arm_frames(tr_state *state, PyThreadState *thread, int what) {
     PyFrameObject *frame = PyThreadState_GetFrame(thread);
     int stands = frame == NULL ? -1 : PyFrame_GetLasti(frame);
@@ -332,12 +356,12 @@ static bool arm_frames(tr_state *state, PyThreadState *thread, int what) {
     return first != NULL;
 }
 
+/* One that was armed is so anew: it may be elsewhere by now, and its events may be lost. */
 bool tr_arm(tr_state *state, PyThreadState *thread, int what) {
     tr_armed *before = find(state->arms, thread);
-    bool lost = before != NULL && is_lost(before);
-    if (before != NULL && before->what != what && !lost) return false;
-    if (lost || what == TR_ARMED_TO_PASS) disarm(state->arms, thread);
+    if (before != NULL && before->what != what && !is_lost(before)) return false;
     int collects = PyGC_Disable(); /* a finalizer could let the thread go on */
+    disarm(state->arms, thread);
     bool armed = arm_frames(state, thread, what);
     PyErr_Clear();
     if (collects) PyGC_Enable();

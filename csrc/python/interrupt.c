@@ -7,16 +7,14 @@
  * or to let go of it, is not interrupted there: by the names of its innermost function and of what that
  * calls, or is about to call if it stands still before it gets to see the interrupt. The caller tries again soon;
  * nothing is lost, as a thread that waits in C does not unwind before it returns from there. Of many that do
- * nothing but take one lock, all but one are at it whenever somebody looks: so on 3.11 who is held back for the
- * second time is armed to raise Killed itself, where a loop of its ends next or the call returns that it is in
- * (armed.c). Only code that computes on in a function of such a name is interrupted there in the end.
+ * nothing but take one lock, all but one are at it whenever somebody looks: so who is held back for the
+ * second time is armed to raise Killed itself, where a loop of its ends next or the call returns that it
+ * is in (armed.c). Only code that computes on in a function of such a name is interrupted there in the end.
  *
- * Where the interrupt is sent is where it hits, as the sender has the interpreter lock meanwhile; or at the next
- * call or loop, if the thread is at the turnstile. Since 3.13 it is the next one always, if the thread gave the
- * lock up where it looks: that is not foreseen here, so one that runs may be hit between an `acquire()` and its
- * `try`. On a free-threaded build the thread may be elsewhere by then, and its frames cannot be read: there
- * nothing is held back (3.13's logging takes its locks by `with` on the lock itself, which no interrupt gets
- * into).
+ * Where the interrupt is sent is where it hits, as the sender has the interpreter lock meanwhile; or at the
+ * next call or loop, if the thread is at the turnstile or, since 3.13, gave the lock up to let others run.
+ * On a free-threaded build the thread may be elsewhere by then, and its frames cannot be read: there nothing is
+ * held back (3.13's logging takes its locks by `with` on the lock itself, which no interrupt gets into).
  *
  * What must be done whole on every build, because it holds something that no `with` lets go of, is run by
  * `uninterrupted`. */
@@ -58,7 +56,7 @@ static bool is_call(int opcode) {
     return opcode == CALL || opcode == CALL_FUNCTION_EX;
 }
 
-/* Where Python looks for interrupts. At the turnstile a thread stands still elsewhere, too, and looks at the next one. */
+/* Where Python looks for interrupts. At the turnstile a thread stands elsewhere, too, and looks at the next one. */
 static bool is_look(int opcode) { return is_call(opcode) || opcode == RESUME || is_back_jump(opcode); }
 
 static bool names_a_lock(PyObject *names, int index) {
@@ -149,21 +147,12 @@ static bool lock_will_be_called(PyCodeObject *code, const unsigned char *text, i
 
 /* Whether the thread may be where an interrupt would leave something taken, as tr_host.interrupt says. At the end of
  * a loop what was taken in it is in good hands. */
-static int look_at_code(PyCodeObject *code, int instruction) {
-    PyObject *bytes = instruction < 0 ? NULL : PyCode_GetCode(code);
-    if (bytes == NULL) return TR_INTERRUPTED;
-    const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(bytes);
-    int size = (int)PyBytes_GET_SIZE(bytes);
+static int look_at_text(PyCodeObject *code, const unsigned char *text, int size, int instruction) {
     bool loops = is_back_jump(text[instruction]);
-    int found = TR_INTERRUPTED;
-    if (is_of_a_lock(code->co_name))
-        found = loops ? TR_HELD_COMPUTING : TR_HELD_WAITING;
-    else if (!loops && lock_was_called(code, text, size, instruction) && !is_condition_wait(code->co_name))
-        found = TR_HELD_WAITING;
-    else if (lock_will_be_called(code, text, size, instruction))
-        found = TR_HELD_WAITING;
-    Py_DECREF(bytes);
-    return found;
+    if (is_of_a_lock(code->co_name)) return loops ? TR_HELD_COMPUTING : TR_HELD_WAITING;
+    if (!loops && lock_was_called(code, text, size, instruction) && !is_condition_wait(code->co_name))
+        return TR_HELD_WAITING;
+    return lock_will_be_called(code, text, size, instruction) ? TR_HELD_WAITING : TR_INTERRUPTED;
 }
 
 /* Where the call before this instruction is, which has just returned; or -1. */
@@ -174,25 +163,77 @@ static int call_before(const unsigned char *text, int instruction) {
 }
 
 /* A conditional jump back, of 3.11, is none: its condition may be that something was taken. */
+static bool may_end(PyCodeObject *code, const unsigned char *text, int size, int instruction, int stood) {
+    bool loops = text[instruction] == JUMP_BACKWARD;
+    int at = loops ? instruction : call_before(text, instruction);
+    if (at < 0 || (!loops && at != stood)) return false; /* not where a Python function has returned */
+    return look_at_text(code, text, size, at) == TR_INTERRUPTED;
+}
+
 bool tr_may_end_at(PyCodeObject *code, int instruction, int stood) {
     PyObject *bytes = instruction < 0 ? NULL : PyCode_GetCode(code);
-    const unsigned char *text = bytes == NULL ? NULL : (const unsigned char *)PyBytes_AS_STRING(bytes);
-    int at = text == NULL ? -1 : text[instruction] == JUMP_BACKWARD ? instruction : call_before(text, instruction);
-    bool looks = at == instruction || at == stood; /* not where a Python function has returned */
+    bool ends = false;
+    if (bytes == NULL)
+        PyErr_Clear();
+    else
+        ends = may_end(code, (const unsigned char *)PyBytes_AS_STRING(bytes), (int)PyBytes_GET_SIZE(bytes),
+                       instruction, stood);
     Py_XDECREF(bytes);
-    PyErr_Clear();
-    return at >= 0 && looks && look_at_code(code, at) == TR_INTERRUPTED;
+    return ends;
 }
 
 #ifndef Py_GIL_DISABLED
 
-enum { MAY_ARM = PY_VERSION_HEX < 0x030C0000 }; /* see armed.c */
+static int look_at_code(PyCodeObject *code, int instruction) {
+    PyObject *bytes = instruction < 0 ? NULL : PyCode_GetCode(code);
+    if (bytes == NULL) return TR_INTERRUPTED;
+    const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(bytes);
+    int found = look_at_text(code, text, (int)PyBytes_GET_SIZE(bytes), instruction);
+    Py_DECREF(bytes);
+    return found;
+}
+
+#if PY_VERSION_HEX >= 0x030D0000
+
+static bool mentions_a_lock(PyCodeObject *code) {
+    PyObject *locals = PyCode_GetVarnames(code);
+    bool found = any_names_a_lock(code->co_names) || any_names_a_lock(locals) || has_free_lock(code);
+    Py_XDECREF(locals);
+    return found;
+}
+
+enum { NEAREST = 8 }; /* frames */
+
+/* Since 3.13 who gave the interpreter lock up where it looks for requests sees the interrupt at its next look only,
+ * wherever that is: maybe after it has returned, or in a trace function. Takes the frame over. */
+static int look_ahead(PyThreadState *thread, PyFrameObject *frame) {
+    bool found = thread->c_tracefunc != NULL;
+    for (int i = 0; frame != NULL; i++) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        found = found || mentions_a_lock(code);
+        PyFrameObject *outer = found || i == NEAREST ? NULL : PyFrame_GetBack(frame);
+        Py_DECREF(code);
+        Py_DECREF(frame);
+        frame = outer;
+    }
+    return found ? TR_HELD_COMPUTING : TR_INTERRUPTED;
+}
+
+#else
+
+static int look_ahead(PyThreadState *thread, PyFrameObject *frame) {
+    (void)thread;
+    Py_DECREF(frame);
+    return TR_INTERRUPTED;
+}
+
+#endif
 
 /* Whether the thread may be where an interrupt would leave something taken. One in a trace function, which is called
- * anywhere, is let come out of it if it can be armed to end then. The caller may have an exception set, and it
- * may hold a lock of the engine's: so without a collection, which could run anything. */
+ * anywhere, is let come out of it. The caller may have an exception set, and it may hold a lock of the engine's:
+ * so without a collection, which could run anything. */
 static int look_at_thread(PyThreadState *thread) {
-    if (MAY_ARM && thread->tracing > 0) return TR_HELD_WAITING;
+    if (thread->tracing > 0) return TR_HELD_WAITING;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     int collects = PyGC_Disable();
@@ -202,7 +243,10 @@ static int look_at_thread(PyThreadState *thread) {
         PyCodeObject *code = PyFrame_GetCode(frame);
         found = look_at_code(code, PyFrame_GetLasti(frame));
         Py_DECREF(code);
-        Py_DECREF(frame);
+        if (found == TR_INTERRUPTED)
+            found = look_ahead(thread, frame);
+        else
+            Py_DECREF(frame);
     }
     if (collects) PyGC_Enable();
     PyErr_Restore(type, value, traceback);
@@ -229,7 +273,7 @@ int tr_host_interrupt(void *context, void *thread, int how) {
     tr_talk_interrupt(state, ((PyThreadState *)thread)->thread_id);
 #ifndef Py_GIL_DISABLED
     int found = how == TR_INTERRUPT_AT_ONCE ? TR_INTERRUPTED : look_at_thread(thread);
-    if (found != TR_INTERRUPTED && how == TR_INTERRUPT_AGAIN && MAY_ARM) tr_arm(state, thread, TR_ARMED_TO_END);
+    if (found != TR_INTERRUPTED && how == TR_INTERRUPT_AGAIN) tr_arm(state, thread, TR_ARMED_TO_END);
     if (found != TR_INTERRUPTED) return found;
     if (how != TR_INTERRUPT) tr_disarm(state, thread, TR_ARMED_TO_END);
 #else

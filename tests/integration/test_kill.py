@@ -569,19 +569,15 @@ def test_o43_a_kill_of_who_waits_for_a_lock_leaves_it_free(
     assert lock.acquire(timeout=LIMIT)
 
 
-# Since 3.13 a thread sees its interrupt one look later than where it stood, wherever that is.
-WHILE_IT_RUNS = UNDER_THE_GIL if GIL and sys.version_info < (3, 13) else []
-
-
-@pytest.mark.parametrize("take", ANYWHERE + WHILE_IT_RUNS)
+@pytest.mark.parametrize("take", ANYWHERE + (UNDER_THE_GIL if GIL else []))
 def test_o43_kills_of_who_takes_a_lock_all_the_time_leave_it_free(
     take: Callable[[Any], None], scheduler: str
 ) -> None:
     """Found at the lock again and again, it is not torn out there all the same."""
-    lock, over = threading.RLock(), threading.Event()
+    lock = threading.RLock()
 
     def again_and_again() -> None:
-        while not over.is_set():
+        while True:
             take(lock)
 
     for _ in range(40):
@@ -590,16 +586,30 @@ def test_o43_kills_of_who_takes_a_lock_all_the_time_leave_it_free(
         assert tr.receive(ref, timeout=LIMIT).reason == "killed"
         assert lock.acquire(timeout=LIMIT)
         lock.release()
-    over.set()
-    eventually(lambda: tr.scheduler_info().interrupts == 0)
 
 
-FINDS_THE_MOMENT = pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="since 3.12 who is killed cannot look for the moment"
-)
+@pytest.mark.skipif(not GIL, reason="where a victim is is known under the GIL only")
+def test_o43_a_kill_between_two_looks_of_the_interpreter_leaves_the_lock_free() -> None:
+    """Since 3.13 a thread that gave the GIL up sees its interrupt at its next look only."""
+    lock = threading.Lock()
+
+    def straight() -> None:
+        while True:
+            lock.acquire()
+            try:
+                pass
+            finally:
+                lock.release()
+
+    for _ in range(200):
+        pid, ref = running(straight, "core")
+        pid.exit("kill")
+        assert_killed(pid, ref)
+        assert lock.acquire(timeout=LIMIT)
+        lock.release()
 
 
-@FINDS_THE_MOMENT
+@pytest.mark.skipif(not GIL, reason="which of them stand at the lock is known under the GIL only")
 @pytest.mark.parametrize("take", [by_logging, by_with, by_hand, by_a_limit])
 def test_o43_a_crowd_that_only_takes_one_lock_is_gone_soon_after_its_kill(
     take: Callable[[Any], None], scheduler: str
@@ -619,7 +629,39 @@ def test_o43_a_crowd_that_only_takes_one_lock_is_gone_soon_after_its_kill(
     assert lock.acquire(timeout=LIMIT)
 
 
-@FINDS_THE_MOMENT
+@pytest.mark.skipif(
+    not GIL or sys.version_info < (3, 12), reason="the monitoring of 3.12 and later, under the GIL"
+)
+def test_o43_a_debugger_that_comes_meanwhile_lets_killed_takers_of_a_lock_end() -> None:
+    """The interpreter forgets whose the events of an instruction are when a second tool wants them."""
+    lock, monitoring = threading.Lock(), sys.monitoring
+    instruction, debugger = monitoring.events.INSTRUCTION, monitoring.DEBUGGER_ID
+
+    def again_and_again() -> None:
+        while True:
+            by_hand(lock)
+
+    codes = [again_and_again.__code__, by_hand.__code__]
+    tools = set(range(6)) - {debugger}
+    monitoring.use_tool_id(debugger, "a test's")
+    try:
+        with lock:
+            victims = [running(again_and_again, "thread") for _ in range(20)]
+            for pid, _ in victims:
+                pid.exit("kill")
+            for code in codes:
+                eventually(lambda: any(monitoring.get_local_events(i, code) & instruction for i in tools))
+                monitoring.set_local_events(debugger, code, instruction)
+        for pid, ref in victims:
+            assert_killed(pid, ref)
+    finally:
+        for code in codes:
+            monitoring.set_local_events(debugger, code, 0)
+        monitoring.free_tool_id(debugger)
+    assert lock.acquire(timeout=LIMIT)
+
+
+@pytest.mark.skipif(not GIL, reason="nobody is traced for it without the GIL")
 def test_o43_one_that_is_killed_at_a_lock_keeps_its_own_trace_function() -> None:
     """A debugger or a coverage tool sees what is cleaned up."""
     lock, seen, kept = threading.RLock(), set(), []
