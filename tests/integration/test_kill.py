@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -633,7 +634,7 @@ def test_o43_a_crowd_that_only_takes_one_lock_is_gone_soon_after_its_kill(
     not GIL or sys.version_info < (3, 12), reason="the monitoring of 3.12 and later, under the GIL"
 )
 def test_o43_a_debugger_that_comes_meanwhile_lets_killed_takers_of_a_lock_end() -> None:
-    """The interpreter forgets whose the events of an instruction are when a second tool wants them."""
+    """The interpreter forgets whose the events of instructions are when a second tool comes."""
     lock, monitoring = threading.Lock(), sys.monitoring
     instruction, debugger = monitoring.events.INSTRUCTION, monitoring.DEBUGGER_ID
 
@@ -641,8 +642,11 @@ def test_o43_a_debugger_that_comes_meanwhile_lets_killed_takers_of_a_lock_end() 
         while True:
             by_hand(lock)
 
+    def is_armed(code: types.CodeType) -> bool:
+        tools = set(range(6)) - {debugger}
+        return any(monitoring.get_local_events(tool, code) & instruction for tool in tools)
+
     codes = [again_and_again.__code__, by_hand.__code__]
-    tools = set(range(6)) - {debugger}
     monitoring.use_tool_id(debugger, "a test's")
     try:
         with lock:
@@ -650,7 +654,7 @@ def test_o43_a_debugger_that_comes_meanwhile_lets_killed_takers_of_a_lock_end() 
             for pid, _ in victims:
                 pid.exit("kill")
             for code in codes:
-                eventually(lambda: any(monitoring.get_local_events(i, code) & instruction for i in tools))
+                eventually(functools.partial(is_armed, code))
                 monitoring.set_local_events(debugger, code, instruction)
         for pid, ref in victims:
             assert_killed(pid, ref)
