@@ -34,10 +34,9 @@ typedef struct tr_armed {
 struct tr_arms {
     tr_armed *list;
 #if PY_VERSION_HEX >= 0x030C0000
-    PyObject *set_local_events; /* owned; NULL until first used */
+    PyObject *set_local_events; /* owned; NULL: there was no free tool id */
     long tool;
     long events, instruction; /* to pass, and to end */
-    bool refused; /* there is no free tool id */
 #endif
 };
 
@@ -174,6 +173,8 @@ static PyObject *place_of(PyFrameObject *frame) { return Py_NewRef((PyObject *)f
 /* The program has set another trace function since. */
 static bool is_lost(const tr_armed *entry) { return entry->thread->c_tracefunc != on_event; }
 
+void tr_arms_prepare(tr_state *state) { (void)state; }
+
 #else
 
 /* ---- 3.12 and later: sys.monitoring -------------------------------------------------------------*/
@@ -281,21 +282,19 @@ static bool register_tool(tr_state *state, PyObject *monitoring) {
     return arms->instruction != 0;
 }
 
-static bool has_tool(tr_state *state) {
+void tr_arms_prepare(tr_state *state) {
     tr_arms *arms = state->arms;
-    if (arms->set_local_events != NULL || arms->refused) return !arms->refused;
+    if (arms->set_local_events != NULL) return;
     PyObject *monitoring = PySys_GetObject("monitoring"); /* borrowed */
     Py_XINCREF(monitoring);
     if (monitoring != NULL && register_tool(state, monitoring))
         arms->set_local_events = PyObject_GetAttrString(monitoring, "set_local_events");
-    arms->refused = arms->set_local_events == NULL;
     PyErr_Clear();
     Py_XDECREF(monitoring);
-    return !arms->refused;
 }
 
 static bool arm_at(tr_state *state, PyThreadState *thread, PyObject *code, int what) {
-    if (!has_tool(state)) return false;
+    if (state->arms->set_local_events == NULL) return false;
     tr_armed *entry = add(state->arms, thread, code, what);
     if (entry == NULL) return false;
     if (renew(state->arms, code)) return true;
@@ -367,6 +366,8 @@ bool tr_arm(tr_state *state, PyThreadState *thread, int what) {
     if (collects) PyGC_Enable();
     return armed;
 }
+
+bool tr_is_armed(tr_state *state, PyThreadState *thread) { return find(state->arms, thread) != NULL; }
 
 void tr_arms_forked(tr_state *state) {
     tr_arms *arms = state->arms;

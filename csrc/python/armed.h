@@ -11,10 +11,14 @@ enum {
     TR_ARMED_TO_END   /* by Killed, soon, in a function that the thread is in now (tr_may_end_at) */
 };
 
-/* Arm it; anew, if it is armed already. False if that cannot be: it is armed for the other thing, or something
- * failed. Both may run audit hooks. */
+/* Take a tool id of sys.monitoring, for good; where nobody has one to give, nothing is ever armed. Runs audit hooks. */
+void tr_arms_prepare(tr_state *state);
+
+/* Arm it; anew, if it is armed already, which may run code of the program's, as disarming may: a place may go with
+ * it. False if that cannot be: it is armed for the other thing, or something failed. */
 bool tr_arm(tr_state *state, PyThreadState *thread, int what);
 void tr_disarm(tr_state *state, PyThreadState *thread, int what);
+bool tr_is_armed(tr_state *state, PyThreadState *thread);
 
 /* In the child of a fork: nobody is armed any more. */
 void tr_arms_forked(tr_state *state);

@@ -121,6 +121,9 @@ PyObject *tr_engine_start(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "IIIpddd", &max_processes, &max_threads, &parallel, &handoff,
                           &switch_interval, &slow_callback, &stop_timeout))
         return NULL;
+#ifndef Py_GIL_DISABLED
+    tr_arms_prepare(state);
+#endif
     if (atomic_load(&state->closed)) return tr_raise(state, "stopped", NULL);
     if (atomic_load(&state->engine) != NULL) return tr_raise(state, "running", NULL);
     tr_options options = {.max_processes = max_processes,

@@ -193,6 +193,8 @@ static int look_at_code(PyCodeObject *code, int instruction) {
     return found;
 }
 
+enum { SEES_LATE = PY_VERSION_HEX >= 0x030D0000 }; /* see look_ahead */
+
 #if PY_VERSION_HEX >= 0x030D0000
 
 static bool mentions_a_lock(PyCodeObject *code) {
@@ -230,24 +232,29 @@ static int look_ahead(PyThreadState *thread, PyFrameObject *frame) {
 #endif
 
 /* Whether the thread may be where an interrupt would leave something taken. One in a trace function, which is called
- * anywhere, is let come out of it. The caller may have an exception set, and it may hold a lock of the engine's:
- * so without a collection, which could run anything. */
+ * anywhere, is let come out of it. */
 static int look_at_thread(PyThreadState *thread) {
     if (thread->tracing > 0) return TR_HELD_WAITING;
+    PyFrameObject *frame = PyThreadState_GetFrame(thread);
+    if (frame == NULL) return TR_INTERRUPTED;
+    PyCodeObject *code = PyFrame_GetCode(frame);
+    int found = look_at_code(code, PyFrame_GetLasti(frame));
+    Py_DECREF(code);
+    if (found == TR_INTERRUPTED) return look_ahead(thread, frame);
+    Py_DECREF(frame);
+    return found;
+}
+
+/* What may see its interrupt too late is armed at once, so that what waits now does nothing more when it has waited. The
+ * caller may have an exception set, and it may hold a lock of the engine's: so without a collection, and
+ * without letting go of what was armed before, which could run anything. */
+static int look_or_arm(tr_state *state, PyThreadState *thread, int how) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     int collects = PyGC_Disable();
-    PyFrameObject *frame = PyThreadState_GetFrame(thread);
-    int found = TR_INTERRUPTED;
-    if (frame != NULL) {
-        PyCodeObject *code = PyFrame_GetCode(frame);
-        found = look_at_code(code, PyFrame_GetLasti(frame));
-        Py_DECREF(code);
-        if (found == TR_INTERRUPTED)
-            found = look_ahead(thread, frame);
-        else
-            Py_DECREF(frame);
-    }
+    int found = look_at_thread(thread);
+    bool late = SEES_LATE && found == TR_HELD_COMPUTING && !tr_is_armed(state, thread);
+    if (found != TR_INTERRUPTED && (late || how == TR_INTERRUPT_AGAIN)) tr_arm(state, thread, TR_ARMED_TO_END);
     if (collects) PyGC_Enable();
     PyErr_Restore(type, value, traceback);
     return found;
@@ -272,8 +279,7 @@ int tr_host_interrupt(void *context, void *thread, int how) {
     tr_state *state = context;
     tr_talk_interrupt(state, ((PyThreadState *)thread)->thread_id);
 #ifndef Py_GIL_DISABLED
-    int found = how == TR_INTERRUPT_AT_ONCE ? TR_INTERRUPTED : look_at_thread(thread);
-    if (found != TR_INTERRUPTED && how == TR_INTERRUPT_AGAIN) tr_arm(state, thread, TR_ARMED_TO_END);
+    int found = how == TR_INTERRUPT_AT_ONCE ? TR_INTERRUPTED : look_or_arm(state, thread, how);
     if (found != TR_INTERRUPTED) return found;
     if (how != TR_INTERRUPT) tr_disarm(state, thread, TR_ARMED_TO_END);
 #else

@@ -1,5 +1,7 @@
 """Exit signals, links and monitors (O27 to O56), from Python."""
 
+import functools
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -321,19 +323,34 @@ def test_o41_trapping_does_not_protect_from_oneself(scheduler: str) -> None:
         assert_died(pid, ref, reason)
 
 
-def test_o43_a_process_in_native_code_is_dead_at_once() -> None:
-    ready, go, returned = threading.Event(), threading.Event(), []
+def an_event() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Something that waits, and something that ends the wait."""
+    event = threading.Event()
+    return event.wait, event.set
+
+
+def a_queue() -> tuple[Callable[[], object], Callable[[], object]]:
+    items: queue.Queue[int] = queue.Queue()
+    return items.get, functools.partial(items.put, 1)
+
+
+@pytest.mark.parametrize("wait", [an_event, a_queue])
+def test_o43_a_process_in_native_code_is_dead_at_once(
+    wait: Callable[[], tuple[Callable[[], object], Callable[[], object]]],
+) -> None:
+    ready, returned = threading.Event(), []
+    block_on, go = wait()
 
     def block() -> None:
         ready.set()
-        returned.append(go.wait())
+        returned.append(block_on())
 
     pid, ref = tr.spawn_monitor(block, name="o43")
     assert ready.wait(LIMIT)
     tr.exit(pid, "kill")
     assert_died(pid, ref, "killed")
     assert tr.whereis("o43") is None
-    go.set()
+    go()
     eventually(lambda: pid not in tr.processes())
     assert returned == []
 
