@@ -55,18 +55,22 @@ void tri_scheduler_enter(tr_process *process) {
 }
 
 /* What the host holds back because it is no good moment is sent all the same to code that computes on and is never
- * at a good one. To wait takes CPU time too, though little: for the interpreter lock, once a millisecond. */
+ * at a good one. To wait takes CPU time too, though little: for the interpreter lock, once a millisecond. Whose
+ * clock stands still blocks, and what the host found or did at the last try is as it was. */
 static void deliver(tr_engine *engine, tri_worker *worker, uintptr_t process, bool again) {
     uint64_t cpu = tri_worker_cpu(worker);
     if (atomic_load(&worker->held_back) != process) {
         worker->held_first = worker->held_last = cpu;
         worker->held_computing = 0;
+        worker->held_again = false;
     }
+    if (worker->held_again && cpu != 0 && cpu == worker->held_last) return;
     bool at_once = worker->held_computing >= HELD_COMPUTING || cpu - worker->held_first >= HELD_AT_MOST;
     int how = at_once ? TR_INTERRUPT_AT_ONCE : again ? TR_INTERRUPT_AGAIN : TR_INTERRUPT;
     int result = engine->host.interrupt(engine->host.context, worker->host, how);
     if (result == TR_HELD_COMPUTING) worker->held_computing += cpu - worker->held_last;
     worker->held_last = cpu;
+    worker->held_again = again;
     if (result == TR_INTERRUPTED) atomic_store(&worker->unwinds, true);
     atomic_store(&worker->held_back, result == TR_INTERRUPTED ? 0 : process);
 }

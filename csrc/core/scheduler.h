@@ -124,9 +124,11 @@ typedef struct tri_worker {
      * whoever made `target` BUSY; put back by the worker itself. */
     _Atomic uintptr_t held_back;
     uint64_t held_first, held_last, held_computing; /* its CPU clock at the first and the last try; time it computed */
-    /* The turnstile's, under lock; `gate` is read by its own thread without it. */
+    bool held_again;                                /* the last try was the ticker's */
+    /* The turnstile's, under lock; `gate` and `armed` are read by its own thread without it. */
     clockid_t cpu;
     _Atomic uint8_t gate;
+    _Atomic bool armed; /* by the host, maybe for a gate of before */
     uint64_t turn_serial; /* the callback that turn_began counts for */
     uint64_t turn_began;  /* the thread's CPU clock then */
     tri_parker gate_parker;

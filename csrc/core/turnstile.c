@@ -184,6 +184,7 @@ void tri_turnstile_serve(tri_scheduler *s) {
     while ((worker = next_wanted(s)) != NULL) {
         t->last_seen = tri_clock_monotonic();
         t->short_interval = true;
+        atomic_store(&worker->armed, true);
         pthread_mutex_unlock(&s->lock);
         bool armed = host->arm(host->context, worker->host);
         pthread_mutex_lock(&s->lock);
@@ -206,6 +207,7 @@ bool tr_turnstile_arrive(tr_engine *engine) {
     if (worker == NULL || atomic_load(&engine->forked)) return false;
     uint64_t now = tri_clock_monotonic();
     pthread_mutex_lock(&s->lock);
+    atomic_store(&worker->armed, false);
     bool stop = worker->gate == TRI_GATE_ARMED && !t->open;
     if (worker->gate == TRI_GATE_ARMED) set_free(t, worker);
     if (stop) {
@@ -239,7 +241,7 @@ static void go(tri_scheduler *s, tri_worker *worker, bool ended) {
 void tri_turnstile_leave(tri_scheduler *s, tri_worker *worker) {
     tr_host *host = &s->engine->host;
     pthread_mutex_lock(&s->lock);
-    bool armed = worker->gate == TRI_GATE_ARMED;
+    bool armed = atomic_exchange(&worker->armed, false);
     go(s, worker, true);
     pthread_mutex_unlock(&s->lock);
     if (armed) host->disarm(host->context, worker->host);

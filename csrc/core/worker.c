@@ -166,7 +166,8 @@ void tri_run_slice(tri_worker *worker, tr_process *process, uint64_t since) {
     add(&worker->slices, 1);
     add(&worker->callbacks, handled);
     add(&worker->serial, 1);
-    if (atomic_load_explicit(&worker->gate, memory_order_relaxed) != TRI_GATE_FREE)
+    if (atomic_load_explicit(&worker->gate, memory_order_relaxed) != TRI_GATE_FREE ||
+        atomic_load_explicit(&worker->armed, memory_order_relaxed))
         tri_turnstile_leave(&engine->scheduler, worker);
 }
 

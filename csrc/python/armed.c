@@ -9,13 +9,13 @@
  * the last armed thread of that code is through, and other threads that run into them just go on.
  *
  * A thread is armed for one thing at a time: at one place to pass, at all functions that it is in to end.
- * Only builds with the interpreter lock arm, and that lock protects all of this: `list` is changed
+ * Only builds with the interpreter lock arm, and that lock protects all of this: the lists are changed
  * by attached threads, and nothing between finding an entry and changing it runs Python code. */
 #include "armed.h"
 
 #include <frameobject.h>
 
-#include "interrupt.h"
+#include "lock_code.h"
 #include "turnstile.h"
 
 typedef struct tr_armed {
@@ -31,8 +31,10 @@ typedef struct tr_armed {
 #endif
 } tr_armed;
 
+enum { BUCKETS = 127 };
+
 struct tr_arms {
-    tr_armed *list;
+    tr_armed *of[BUCKETS]; /* by thread: who runs into another's events must see soon that they are not its own */
 #if PY_VERSION_HEX >= 0x030C0000
     PyObject *set_local_events; /* owned; NULL: there was no free tool id */
     long tool;
@@ -40,14 +42,18 @@ struct tr_arms {
 #endif
 };
 
+static tr_armed **bucket_of(tr_arms *arms, const PyThreadState *thread) {
+    return &arms->of[(uintptr_t)thread / 16 % BUCKETS];
+}
+
 static tr_armed *find(tr_arms *arms, PyThreadState *thread) {
-    tr_armed *entry = arms->list;
+    tr_armed *entry = *bucket_of(arms, thread);
     while (entry != NULL && entry->thread != thread) entry = entry->next;
     return entry;
 }
 
 static tr_armed *find_at(tr_arms *arms, PyThreadState *thread, PyObject *place) {
-    tr_armed *entry = arms->list;
+    tr_armed *entry = *bucket_of(arms, thread);
     while (entry != NULL && (entry->thread != thread || entry->place != place)) entry = entry->next;
     return entry;
 }
@@ -58,24 +64,33 @@ static tr_armed *add(tr_arms *arms, PyThreadState *thread, PyObject *place, int 
     entry->thread = thread;
     entry->place = Py_NewRef(place);
     entry->what = what;
-    entry->next = arms->list;
-    arms->list = entry;
+    tr_armed **bucket = bucket_of(arms, thread);
+    entry->next = *bucket;
+    *bucket = entry;
     return entry;
 }
 
 /* Take it out of the list; the caller frees it. */
 static void take(tr_arms *arms, tr_armed *entry) {
-    tr_armed **at = &arms->list;
+    tr_armed **at = bucket_of(arms, entry->thread);
     while (*at != entry) at = &(*at)->next;
     *at = entry->next;
 }
 
 static void disarm(tr_arms *arms, PyThreadState *thread);
 
+static bool may_end(PyCodeObject *code, int instruction, int stood) {
+    tr_text text;
+    if (instruction < 0 || !tr_text_open(&text, code)) return false;
+    bool ends = tr_text_may_end(&text, instruction, stood);
+    tr_text_close(&text);
+    return ends;
+}
+
 /* A killed process is to end here, where nothing is half done. On its thread, with an exception set then. */
 static bool ends_here(tr_state *state, tr_armed *entry, PyCodeObject *code, int instruction) {
     int collects = PyGC_Disable(); /* a finalizer may disarm us */
-    bool ends = tr_may_end_at(code, instruction, entry->stood);
+    bool ends = may_end(code, instruction, entry->stood);
     if (ends) disarm(state->arms, entry->thread);
     if (collects) PyGC_Enable();
     if (!ends) return false;
@@ -183,16 +198,20 @@ void tr_arms_prepare(tr_state *state) { (void)state; }
  * handlers by (on 3.12 and 3.13). */
 static long wanted(tr_arms *arms, PyObject *code) {
     long events = 0;
-    for (tr_armed *entry = arms->list; entry != NULL; entry = entry->next)
-        if (entry->place == code) events |= entry->what == TR_ARMED_TO_END ? arms->instruction : arms->events;
+    for (int i = 0; i < BUCKETS; i++)
+        for (tr_armed *entry = arms->of[i]; entry != NULL; entry = entry->next)
+            if (entry->place == code) events |= entry->what == TR_ARMED_TO_END ? arms->instruction : arms->events;
     return events;
 }
 
 static bool set_events(tr_arms *arms, PyObject *code, long events) {
+    if (arms->set_local_events == NULL) return false;
     PyObject *done = PyObject_CallFunction(arms->set_local_events, "lOl", arms->tool, code, events);
-    if (done == NULL) PyErr_Clear();
     Py_XDECREF(done);
-    return done != NULL;
+    if (done != NULL) return true;
+    PyErr_Clear();
+    Py_CLEAR(arms->set_local_events); /* the program has freed our id, and may give it to another tool */
+    return false;
 }
 
 /* Off first: when a second tool comes to the code, a debugger say, 3.12 and 3.13 forget whose its INSTRUCTION events
@@ -294,7 +313,6 @@ void tr_arms_prepare(tr_state *state) {
 }
 
 static bool arm_at(tr_state *state, PyThreadState *thread, PyObject *code, int what) {
-    if (state->arms->set_local_events == NULL) return false;
     tr_armed *entry = add(state->arms, thread, code, what);
     if (entry == NULL) return false;
     if (renew(state->arms, code)) return true;
@@ -341,7 +359,8 @@ enum { DEEPEST = 100 };
 
 static bool arm_frames(tr_state *state, PyThreadState *thread, int what) {
     PyFrameObject *frame = PyThreadState_GetFrame(thread);
-    int stands = frame == NULL ? -1 : PyFrame_GetLasti(frame);
+    /* One at the turnstile may stand before a call instead of in it. */
+    int stands = frame == NULL || thread->tracing > 0 ? -1 : PyFrame_GetLasti(frame);
     int left = what == TR_ARMED_TO_PASS ? 1 : DEEPEST;
     tr_armed *first = NULL;
     while (frame != NULL) {
@@ -358,7 +377,8 @@ static bool arm_frames(tr_state *state, PyThreadState *thread, int what) {
 /* One that was armed is so anew: it may be elsewhere by now, and its events may be lost. */
 bool tr_arm(tr_state *state, PyThreadState *thread, int what) {
     tr_armed *before = find(state->arms, thread);
-    if (before != NULL && before->what != what && !is_lost(before)) return false;
+    bool is_to_end = before != NULL && before->what == TR_ARMED_TO_END && !is_lost(before);
+    if (is_to_end && what == TR_ARMED_TO_PASS) return false;
     int collects = PyGC_Disable(); /* a finalizer could let the thread go on */
     disarm(state->arms, thread);
     bool armed = arm_frames(state, thread, what);
@@ -372,11 +392,12 @@ bool tr_is_armed(tr_state *state, PyThreadState *thread) { return find(state->ar
 void tr_arms_forked(tr_state *state) {
     tr_arms *arms = state->arms;
     disarm(arms, PyThreadState_Get());
-    while (arms->list != NULL) { /* of threads that are no more */
-        tr_armed *entry = arms->list;
-        forget(arms, entry);
-        drop(entry);
-    }
+    for (int i = 0; i < BUCKETS; i++)
+        while (arms->of[i] != NULL) { /* of threads that are no more */
+            tr_armed *entry = arms->of[i];
+            forget(arms, entry);
+            drop(entry);
+        }
 }
 
 /* ---- The module's part --------------------------------------------------------------------------*/

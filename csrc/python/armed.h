@@ -8,14 +8,14 @@ typedef struct tr_arms tr_arms;
 
 enum {
     TR_ARMED_TO_PASS, /* the turnstile, at the next instruction, once */
-    TR_ARMED_TO_END   /* by Killed, soon, in a function that the thread is in now (tr_may_end_at) */
+    TR_ARMED_TO_END   /* by Killed, soon, in a function that the thread is in now (tr_text_may_end) */
 };
 
 /* Take a tool id of sys.monitoring, for good; where nobody has one to give, nothing is ever armed. Runs audit hooks. */
 void tr_arms_prepare(tr_state *state);
 
 /* Arm it; anew, if it is armed already, which may run code of the program's, as disarming may: a place may go with
- * it. False if that cannot be: it is armed for the other thing, or something failed. */
+ * it. False if that cannot be: it is to pass and armed to end already, or something failed. */
 bool tr_arm(tr_state *state, PyThreadState *thread, int what);
 void tr_disarm(tr_state *state, PyThreadState *thread, int what);
 bool tr_is_armed(tr_state *state, PyThreadState *thread);

@@ -8,10 +8,6 @@
 int tr_host_interrupt(void *context, void *thread, int how);
 void tr_host_interrupt_clear(void *context, void *thread);
 
-/* Whether a thread that is about to run this instruction may raise Killed there: a loop ends, or the call has returned
- * at which it `stood` when it was armed, and what was taken is in good hands. Attached. */
-bool tr_may_end_at(PyCodeObject *code, int instruction, int stood);
-
 extern PyMethodDef tr_interrupt_functions[];
 
 #endif

@@ -10,10 +10,10 @@
  *
  * Nothing here is touched by a detached thread but `deferred`, `closed` and `engine`.
  *
- * Locks and attached threads. A thread that holds a lock of the core's never attaches, detaches, allocates
- * Python objects or runs Python code before it has let go of it: everything under a lock is the core's own
- * code, which calls the host under a lock only to interrupt (interrupt.c, which reads frames, and worker_talk.c,
- * which neither detach nor wait for a thread that does). So a thread that waits for such a lock while it is attached
+ * Locks and attached threads. A thread that holds a lock of the core's never attaches, detaches or runs
+ * Python code before it has let go of it: everything under a lock is the core's own code, which calls the
+ * host under a lock only to interrupt (interrupt.c, which reads frames and arms them, and worker_talk.c:
+ * they neither detach nor wait for a thread that does). So a thread that waits for such a lock while it is attached
  * waits for a few instructions of a running thread, never for one that a stop-the-world pause or
  * the interpreter lock holds up. Critical sections are not relied on across a call into Python either:
  * each covers a few loads and stores. */

@@ -12,6 +12,7 @@ import logging
 import operator
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -515,6 +516,26 @@ def by_another_name(lock: Any) -> None:
         lock.release()
 
 
+def by_another_name_at_once(lock: Any) -> None:
+    """In one line: 3.13 stores and loads it in one instruction."""
+    acquire = lock.acquire; acquire()  # fmt: skip # noqa: E702
+    try:
+        pass
+    finally:
+        lock.release()
+
+
+def by_a_name_of_some(lock: Any) -> None:
+    """Whether the name has a value is looked at when it is loaded."""
+    if lock is not None:
+        acquire = lock.acquire
+    acquire()
+    try:
+        pass
+    finally:
+        lock.release()
+
+
 def by_trying(lock: Any) -> None:
     while not lock.acquire(timeout=0.001):
         pass
@@ -545,7 +566,8 @@ def by_logging(lock: Any) -> None:
 ANYWHERE = [by_logging, by_with]
 # Else nobody knows where the victim is.
 UNDER_THE_GIL = [
-    by_hand, by_a_limit, by_a_deadline, by_another_name, by_trying, by_a_condition,
+    by_hand, by_a_limit, by_a_deadline, by_another_name, by_another_name_at_once, by_a_name_of_some,
+    by_trying, by_a_condition,
 ]
 
 
@@ -587,6 +609,31 @@ def test_o43_kills_of_who_takes_a_lock_all_the_time_leave_it_free(
         assert tr.receive(ref, timeout=LIMIT).reason == "killed"
         assert lock.acquire(timeout=LIMIT)
         lock.release()
+
+
+@pytest.mark.skipif(not GIL, reason="where a victim is is known under the GIL only")
+def test_o43_a_kill_of_who_takes_one_lock_after_the_other_leaves_them_all_free() -> None:
+    """The end of a round of that loop is no good place: the lock of the round is still taken."""
+    locks = [threading.Lock() for _ in range(3)]
+
+    def take_all() -> None:
+        for lock in locks:
+            lock.acquire()
+        try:
+            pass
+        finally:
+            for lock in locks:
+                lock.release()
+
+    for number in range(20):
+        with locks[1]:
+            pid, ref = running(take_all, "thread")
+            eventually(locks[0].locked)
+            pid.exit("kill")
+            assert tr.receive(ref, timeout=LIMIT).reason == "killed"
+            tr.receive(timeout=0.01 * (number % 2), default=None)  # it is tried again meanwhile
+        eventually(lambda: pid not in tr.processes())  # noqa: B023
+        assert not any(lock.locked() for lock in locks)
 
 
 @pytest.mark.skipif(not GIL, reason="where a victim is is known under the GIL only")
@@ -663,6 +710,39 @@ def test_o43_a_debugger_that_comes_meanwhile_lets_killed_takers_of_a_lock_end() 
             monitoring.set_local_events(debugger, code, 0)
         monitoring.free_tool_id(debugger)
     assert lock.acquire(timeout=LIMIT)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring is of 3.12")
+def test_o43_kills_hit_where_other_tools_have_all_ids() -> None:
+    code = """
+import sys, threading, time
+for tool in range(6):
+    sys.monitoring.use_tool_id(tool, f"mine {tool}")
+import tailrace as tr
+lock, go, after = threading.Lock(), threading.Event(), []
+def wait():
+    if go.wait():
+        after.append("went on")
+    lock.acquire()
+def sleep_all_the_time():
+    while True:
+        time.sleep(0.001)
+        if after:
+            lock.acquire()
+for victim in wait, sleep_all_the_time:
+    pid, ref = tr.spawn_monitor(victim)
+    while pid not in tr.processes():
+        time.sleep(0.001)
+    pid.exit("kill")
+    assert tr.receive(ref, timeout=60).reason == "killed"
+    go.set()
+    while pid in tr.processes():
+        time.sleep(0.001)
+print(after)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 @pytest.mark.skipif(not GIL, reason="nobody is traced for it without the GIL")
