@@ -58,6 +58,7 @@ static void lock_give(void) {
 typedef struct fake_thread {
     _Atomic bool interrupted;
     _Atomic bool armed;
+    _Atomic int asked_again; /* TR_INTERRUPT_AGAIN */
 } fake_thread;
 
 static _Thread_local fake_thread *this_thread;
@@ -112,7 +113,10 @@ static _Atomic int fake_asked_again; /* TR_INTERRUPT_AGAIN */
 static int fake_interrupt(void *context, void *thread, int how) {
     (void)context;
     CHECK(lock.held);
-    if (how == TR_INTERRUPT_AGAIN) atomic_fetch_add(&fake_asked_again, 1);
+    if (how == TR_INTERRUPT_AGAIN) {
+        atomic_fetch_add(&fake_asked_again, 1);
+        atomic_fetch_add(&((fake_thread *)thread)->asked_again, 1);
+    }
     if (how != TR_INTERRUPT_AT_ONCE && atomic_load(&fake_refusals) > 0) {
         atomic_fetch_sub(&fake_refusals, 1);
         return atomic_load(&fake_waits) ? TR_HELD_WAITING : TR_HELD_COMPUTING;

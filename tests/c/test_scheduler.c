@@ -1,5 +1,7 @@
 /* test_scheduler.c: slices, priorities, hand-off, the elastic pool, idleness (O82 to O91 as far as the
  * core decides them). */
+#include <unistd.h>
+
 #include "engine.h"
 #include "fake_lock.h"
 #include "worker.h"
@@ -515,6 +517,60 @@ static void one_that_is_held_back_may_interrupt_itself(void) {
     locked_engine_end(engine);
 }
 
+static int byte_pipe[2];
+static _Atomic(fake_thread *) reader;
+
+static void read_a_byte(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)me, (void)message;
+    char byte;
+    atomic_store(&reader, this_thread);
+    lock_give();
+    CHECK_EQ(read(byte_pipe[0], &byte, 1), 1);
+    lock_take();
+    atomic_store(&this_thread->interrupted, false);
+    atomic_fetch_add(&count, 1);
+}
+
+enum { OFTEN = 40 };
+
+static void compute_until_asked_often(tr_process *self, actor *me, tr_message *message) {
+    (void)self, (void)me, (void)message;
+    atomic_fetch_add(&started_count, 1);
+    atomic_store(&this_thread->asked_again, 0);
+    while (atomic_load(&this_thread->asked_again) < OFTEN) checkpoint();
+    atomic_store(&this_thread->interrupted, false);
+    atomic_fetch_add(&count, 1);
+}
+
+/* Its thread is as it was at the last try; and who is killed while it waits for ever may do so in great number. */
+static void one_that_blocks_is_not_tried_again_and_again(void) {
+    engine = locked_engine(0);
+    reset();
+    CHECK_EQ(pipe(byte_pipe), 0);
+    atomic_store(&reader, NULL);
+    atomic_store(&fake_waits, true);
+    atomic_store(&fake_refusals, 1000000);
+    tr_pid blocks = start(engine, &(actor){.handle = read_a_byte});
+    tell(engine, blocks, 0);
+    EVENTUALLY_UNLOCKED(atomic_load(&reader) != NULL);
+    atomic_store(&atomic_load(&reader)->asked_again, 0);
+    tr_exit(engine, 0, blocks, tr_reason_constant(TR_KILL));
+    EVENTUALLY_UNLOCKED(atomic_load(&atomic_load(&reader)->asked_again) > 0);
+    tr_pid computes = start(engine, &(actor){.handle = compute_until_asked_often});
+    tell(engine, computes, 0);
+    EVENTUALLY_UNLOCKED(atomic_load(&started_count) == 1);
+    tr_exit(engine, 0, computes, tr_reason_constant(TR_KILL));
+    EVENTUALLY_UNLOCKED(atomic_load(&count) == 1);
+    CHECK(atomic_load(&atomic_load(&reader)->asked_again) < OFTEN / 2);
+    atomic_store(&fake_refusals, 0);
+    CHECK_EQ(write(byte_pipe[1], ".", 1), 1);
+    EVENTUALLY_UNLOCKED(atomic_load(&count) == 2);
+    atomic_store(&fake_waits, false);
+    locked_engine_end(engine);
+    close(byte_pipe[0]);
+    close(byte_pipe[1]);
+}
+
 static void compute_masked(tr_process *self, actor *me, tr_message *message) {
     (void)me, (void)message;
     CHECK(tr_mask(engine));
@@ -651,6 +707,7 @@ int main(void) {
     TEST(an_interrupt_that_is_held_back_is_sent_in_the_end);
     TEST(an_interrupt_of_one_that_waits_is_held_back_until_it_goes_on);
     TEST(one_that_is_held_back_may_interrupt_itself);
+    TEST(one_that_blocks_is_not_tried_again_and_again);
     TEST(a_masked_process_is_interrupted_when_the_mask_is_off);
     TEST(a_mask_takes_an_interrupt_back_that_is_sent_again_after_it);
     TEST(an_outer_process_is_interrupted_when_the_inner_one_is_left);
