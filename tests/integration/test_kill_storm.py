@@ -194,29 +194,29 @@ def test_o43_a_storm_of_kills_hits_nobody_else() -> None:
     eventually(lambda: {*tr.processes()} <= before)
 
 
-def test_o43_who_catches_interrupts_gets_one_after_the_other_and_stays_visible() -> None:
-    for scheduler in ("core", "thread"):
-        gate, ready, caught = threading.Event(), threading.Event(), []
+@pytest.mark.parametrize("scheduler", ["core", "thread"])
+def test_o43_who_catches_interrupts_gets_one_after_the_other_and_stays_visible(
+    scheduler: str,
+) -> None:
+    gate, ready, caught = threading.Event(), threading.Event(), []
 
-        def stubborn(depth: int, gate: threading.Event = gate, caught: list[int] = caught) -> None:
-            try:
-                stubborn(depth - 1) if depth > 0 else spin()
-            finally:  # each interrupt ends one of these, and the next one begins
-                caught.append(depth)
-                gate.wait() if len(caught) >= 10 else spin()
+    def stubborn(depth: int) -> None:
+        try:
+            stubborn(depth - 1) if depth > 0 else (ready.set(), spin())
+        finally:  # each interrupt ends one of these, and the next one begins
+            caught.append(depth)
+            gate.wait() if len(caught) >= 10 else spin()
 
-        pid, ref = tr.spawn_monitor(
-            lambda ready=ready, stubborn=stubborn: (ready.set(), stubborn(50)), scheduler=scheduler
-        )
-        assert ready.wait(LIMIT)
-        tr.exit(pid, "kill")
-        assert not pid.alive
-        assert tr.receive(ref, timeout=LIMIT).reason == "killed"
-        eventually(lambda caught=caught: len(caught) >= 10)
-        assert pid in tr.processes()  # its slot, for as long as its code runs
-        assert tr.process_info(pid) is None
-        gate.set()
-        eventually(lambda pid=pid: pid not in tr.processes())
+    pid, ref = tr.spawn_monitor(lambda: stubborn(50), scheduler=scheduler)
+    assert ready.wait(LIMIT)
+    tr.exit(pid, "kill")
+    assert not pid.alive
+    assert tr.receive(ref, timeout=LIMIT).reason == "killed"
+    eventually(lambda: len(caught) >= 10)
+    assert pid in tr.processes()  # its slot, for as long as its code runs
+    assert tr.process_info(pid) is None
+    gate.set()
+    eventually(lambda: pid not in tr.processes())
 
 
 def test_o43_a_thread_that_a_killed_process_keeps_is_counted() -> None:
