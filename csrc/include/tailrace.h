@@ -152,10 +152,10 @@ typedef struct tr_host {
     void (*attach)(void *context, void *thread);
     void (*detach)(void *context, void *thread);
     /* Make the code that this engine thread runs unwind soon (kill). The caller is attached.
-     * TR_INTERRUPTED, or this is no good moment, try again soon: the code may wait, or it computes.
+     * TR_INTERRUPTED, or this is no good moment, try again soon: the code may wait, or it computes. The thread
+     * may be left to find a good moment itself: it calls tr_interrupted then.
      * TR_INTERRUPT: the caller may hold a lock of the engine's: must not call it back, nor run code of the program's.
-     * TR_INTERRUPT_AGAIN: it holds none. The thread may be left to find a good moment itself: it calls
-     * tr_interrupted then. TR_INTERRUPT_AT_ONCE: that too, and any moment is good. */
+     * TR_INTERRUPT_AGAIN: it holds none. TR_INTERRUPT_AT_ONCE: that too, and any moment is good. */
     int (*interrupt)(void *context, void *thread, int how);
     /* Take an interrupt back that did not arrive. On the thread itself, attached. */
     void (*interrupt_clear)(void *context, void *thread);

@@ -5,10 +5,10 @@
  * the `with` that would let go of it: the lock would stay taken for ever, and with the one of a logging
  * handler (up to 3.12) every process would hang that logs. So a thread that is about to take something,
  * or to let go of it, is not interrupted there: by the names of its innermost function and of what that
- * calls, or is about to call if it stands still before it gets to see the interrupt (lock_code.c). The caller tries again soon;
- * nothing is lost, as a thread that waits in C does not unwind before it returns from there. Of many that do
- * nothing but take one lock, all but one are at it whenever somebody looks: so who is held back for the
- * second time is armed to raise Killed itself, where a loop of its ends next or the call returns that it
+ * calls, or is about to call if it stands still before it gets to see the interrupt (lock_code.c). The caller
+ * tries again soon; nothing is lost, as a thread that waits in C does not unwind before it returns from there. Of
+ * many that do nothing but take one lock, all but one are at it whenever somebody looks: so who is held back for
+ * the second time is armed to raise Killed itself, where a loop of its ends next or the call returns that it
  * is in (armed.c). Only code that computes on in a function of such a name is interrupted there in the end.
  *
  * Where the interrupt is sent is where it hits, as the sender has the interpreter lock meanwhile; or at the
@@ -26,11 +26,9 @@
 
 #ifndef Py_GIL_DISABLED
 
-enum { SEEN_LATE = -1 }; /* beside what tr_host.interrupt returns */
-
-#if PY_VERSION_HEX >= 0x030D0000
-
-enum { NEAREST = 8 }; /* frames */
+enum { SEES_LATE = PY_VERSION_HEX >= 0x030D0000 }; /* see look_ahead */
+enum { SEEN_LATE = -1 };                           /* beside what tr_host.interrupt returns */
+enum { NEAREST = 8 };                              /* frames */
 
 static bool is_near_a_lock(PyFrameObject *frame) {
     PyFrameObject *at = (PyFrameObject *)Py_NewRef(frame);
@@ -49,22 +47,14 @@ static bool is_near_a_lock(PyFrameObject *frame) {
     return found;
 }
 
-/* Who gave the interpreter lock up where it looks for requests sees the interrupt at its next look only, wherever that
- * is: maybe after it has returned, or in a trace function. Not who waits in a call, but that looks the same. */
+/* Since 3.13 who gave the interpreter lock up where it looks for requests sees the interrupt at its next look only,
+ * wherever that is: maybe after it has returned, or in a trace function. Not who waits in a call, but that looks
+ * the same. */
 static int look_ahead(PyThreadState *thread, PyFrameObject *frame, const tr_text *text, int instruction) {
     if (tr_text_is_condition_wait(text, instruction)) return TR_INTERRUPTED;
     bool traced = thread->c_tracefunc != NULL || thread->c_profilefunc != NULL;
     return traced || is_near_a_lock(frame) ? SEEN_LATE : TR_INTERRUPTED;
 }
-
-#else
-
-static int look_ahead(PyThreadState *thread, PyFrameObject *frame, const tr_text *text, int instruction) {
-    (void)thread, (void)frame, (void)text, (void)instruction;
-    return TR_INTERRUPTED;
-}
-
-#endif
 
 static int look_at_frame(PyThreadState *thread, PyFrameObject *frame) {
     PyCodeObject *code = PyFrame_GetCode(frame);
@@ -72,7 +62,7 @@ static int look_at_frame(PyThreadState *thread, PyFrameObject *frame) {
     tr_text text;
     if (instruction >= 0 && tr_text_open(&text, code)) {
         found = tr_text_look(&text, instruction);
-        if (found == TR_INTERRUPTED) found = look_ahead(thread, frame, &text, instruction);
+        if (SEES_LATE && found == TR_INTERRUPTED) found = look_ahead(thread, frame, &text, instruction);
         tr_text_close(&text);
     }
     Py_DECREF(code);

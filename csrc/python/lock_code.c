@@ -76,6 +76,13 @@ static int argument_of(const tr_text *text, int at) {
     return argument;
 }
 
+/* The instruction before this one, caches left out; or a negative number. */
+static int before(const tr_text *text, int at) {
+    do at -= 2;
+    while (at >= 0 && text->text[at] == CACHE);
+    return at;
+}
+
 /* Loads of names: the number of the name begins at this bit of the argument; the bits below it tell a method. */
 #if PY_VERSION_HEX < 0x030C0000
 enum { METHOD = LOAD_METHOD, METHOD_BITS = 0, IS_METHOD = 0 };
@@ -123,12 +130,7 @@ static int callee_at(const tr_text *text, int at) {
     const unsigned char *here = text->text + at;
     if (is_method(here) || (here[0] == LOAD_GLOBAL && (here[1] & 1) != 0)) return at;
     if (here[0] != PUSH_NULL) return -1;
-#if PY_VERSION_HEX < 0x030D0000
-    at += 2;
-#else
-    do at -= 2;
-    while (at >= 0 && text->text[at] == CACHE);
-#endif
+    at = PY_VERSION_HEX < 0x030D0000 ? at + 2 : before(text, at);
     return at < text->size ? at : -1;
 }
 
@@ -166,7 +168,8 @@ static bool lock_will_be_called(const tr_text *text, int instruction) {
 static bool drops_result(const tr_text *text, int loaded, int end) {
     int nested = 0, at = loaded + 2;
     for (; at < end; at += 2) {
-        if (callee_at(text, at) >= 0 && callee_at(text, at) != loaded) nested++;
+        int callee = callee_at(text, at);
+        if (callee >= 0 && callee != loaded) nested++;
         if (is_call(text->text[at]) && nested-- == 0) break;
     }
     do at += 2;
@@ -190,8 +193,7 @@ static bool counts_locks(const tr_text *text, int jump) {
 
 /* Where the call before this instruction is, which has just returned; or -1. */
 static int call_before(const tr_text *text, int instruction) {
-    int at = instruction - 2;
-    while (at >= 0 && text->text[at] == CACHE) at -= 2;
+    int at = before(text, instruction);
     return at >= 0 && is_call(text->text[at]) ? at : -1;
 }
 

@@ -12,7 +12,6 @@ import logging
 import operator
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import programs
 import pytest
 from support import GIL, LIMIT, eventually
 
@@ -609,6 +609,7 @@ def test_o43_kills_of_who_takes_a_lock_all_the_time_leave_it_free(
         assert tr.receive(ref, timeout=LIMIT).reason == "killed"
         assert lock.acquire(timeout=LIMIT)
         lock.release()
+    eventually(lambda: tr.scheduler_info().interrupts == 0)
 
 
 @pytest.mark.skipif(not GIL, reason="where a victim is is known under the GIL only")
@@ -714,35 +715,36 @@ def test_o43_a_debugger_that_comes_meanwhile_lets_killed_takers_of_a_lock_end() 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring is of 3.12")
 def test_o43_kills_hit_where_other_tools_have_all_ids() -> None:
-    code = """
-import sys, threading, time
-for tool in range(6):
-    sys.monitoring.use_tool_id(tool, f"mine {tool}")
-import tailrace as tr
-lock, go, after = threading.Lock(), threading.Event(), []
-def wait():
-    if go.wait():
-        after.append("went on")
-    lock.acquire()
-def sleep_all_the_time():
-    while True:
-        time.sleep(0.001)
-        if after:
+    programs.assert_prints(
+        """
+        import sys, threading, time
+        for tool in range(6):
+            sys.monitoring.use_tool_id(tool, f"mine {tool}")
+        import tailrace as tr
+        lock, go, after = threading.Lock(), threading.Event(), []
+        def wait():
+            if go.wait():
+                after.append("went on")
             lock.acquire()
-for victim in wait, sleep_all_the_time:
-    pid, ref = tr.spawn_monitor(victim)
-    while pid not in tr.processes():
-        time.sleep(0.001)
-    pid.exit("kill")
-    assert tr.receive(ref, timeout=60).reason == "killed"
-    go.set()
-    while pid in tr.processes():
-        time.sleep(0.001)
-print(after)
-"""
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+        def sleep_all_the_time():
+            while True:
+                time.sleep(0.001)
+                if after:
+                    lock.acquire()
+        for victim in wait, sleep_all_the_time:
+            pid, ref = tr.spawn_monitor(victim)
+            while pid not in tr.processes():
+                time.sleep(0.001)
+            pid.exit("kill")
+            assert tr.receive(ref, timeout=60).reason == "killed"
+            go.set()
+            while pid in tr.processes():
+                time.sleep(0.001)
+        print(after)
+        """,
+        "[]",
+        prelude="",
+    )
 
 
 @pytest.mark.skipif(not GIL, reason="nobody is traced for it without the GIL")
