@@ -3,7 +3,8 @@
     python benchmarks/asynchronous.py [--quick] [--json FILE]
 
 The peer is a server of plain asyncio: a task that takes requests from a queue and answers futures,
-asked with the same limit of five seconds (`asyncio.timeout`).
+asked with the same limit of five seconds (`asyncio.timeout`). A server on the core is on another
+thread: the second peer, which is asyncio's way to ask another thread, does as much.
 """
 
 from __future__ import annotations
@@ -72,6 +73,13 @@ def peers(work: Callable[[Call, int], Awaitable[None]], n: int) -> float:
         peer.task.cancel()
 
     return timed(lambda: asyncio.run(run()), n)
+
+
+def to_thread(n: int) -> float:
+    def answer(request: object) -> object:
+        return request
+
+    return timed(lambda: asyncio.run(one_by_one(partial(asyncio.to_thread, answer), n)), n)
 
 
 def from_own_loop(work: Callable[[Call, int], Awaitable[None]], kind: Any, n: int) -> float:
@@ -157,7 +165,11 @@ def rows(quick: bool) -> list[Row]:
         echo(
             "call + reply, async process", partial(from_process, one_by_one, AsyncEcho, n), single
         ),
-        echo("call + reply, own loop", partial(from_own_loop, one_by_one, Echo, n), single),
+        echo(
+            "call + reply, own loop",
+            partial(from_own_loop, one_by_one, Echo, n),
+            {**single, "asyncio.to_thread": partial(to_thread, n)},
+        ),
         echo(
             "spawn + exit, async function",
             partial(async_spawn, n),
