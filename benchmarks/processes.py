@@ -359,4 +359,3 @@ def rows(quick: bool = False) -> list[Row]:
 
 if __name__ == "__main__":
     main(rows)
-
