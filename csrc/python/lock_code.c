@@ -1,7 +1,7 @@
 /* lock_code.c: what a function's bytecode says of the locks that it takes and lets go of.
  *
  * It goes by names: whatever is called `acquire` or `release`, by a method, a global or a variable of that name,
- * is taken for a lock's. `with` needs none of it, as no interrupt gets between the lock and the block.
+ * is taken for a lock's. Up to 3.13 `with` needs none of it, as no interrupt gets between the lock and the block.
  * A lock that a function of another name takes for its caller is not seen. */
 #include "lock_code.h"
 
@@ -90,24 +90,62 @@ enum { METHOD = LOAD_METHOD, METHOD_BITS = 0, IS_METHOD = 0 };
 enum { METHOD = LOAD_ATTR, METHOD_BITS = 1, IS_METHOD = 1 };
 #endif
 
-static int kind_of_variable(const tr_text *text, int opcode, int argument) {
-    if (opcode == LOAD_FAST) return kind_at(text->locals, argument);
+static bool loads_local(int opcode) {
 #ifdef LOAD_FAST_CHECK
-    if (opcode == LOAD_FAST_CHECK) return kind_at(text->locals, argument);
+    if (opcode == LOAD_FAST_CHECK) return true;
+#endif
+#ifdef LOAD_FAST_BORROW
+    if (opcode == LOAD_FAST_BORROW) return true;
+#endif
+    return opcode == LOAD_FAST;
+}
+
+static bool loads_two_locals(int opcode) {
+#ifdef LOAD_FAST_BORROW_LOAD_FAST_BORROW
+    if (opcode == LOAD_FAST_BORROW_LOAD_FAST_BORROW) return true;
 #endif
 #ifdef LOAD_FAST_LOAD_FAST
-    int first = opcode == LOAD_FAST_LOAD_FAST ? kind_at(text->locals, argument >> 4) : NO_LOCK;
-    if (first != NO_LOCK) return first;
-    if (opcode == LOAD_FAST_LOAD_FAST || opcode == STORE_FAST_LOAD_FAST)
-        return kind_at(text->locals, argument & 15);
+    return opcode == LOAD_FAST_LOAD_FAST;
+#else
+    return false;
 #endif
+}
+
+static bool loads_second_local(int opcode) {
+#ifdef STORE_FAST_LOAD_FAST
+    if (opcode == STORE_FAST_LOAD_FAST) return true;
+#endif
+    return loads_two_locals(opcode);
+}
+
+static int kind_of_variable(const tr_text *text, int opcode, int argument) {
+    if (loads_local(opcode)) return kind_at(text->locals, argument);
+    int first = loads_two_locals(opcode) ? kind_at(text->locals, argument >> 4) : NO_LOCK;
+    if (first != NO_LOCK) return first;
+    if (loads_second_local(opcode)) return kind_at(text->locals, argument & 15);
     return opcode == LOAD_DEREF ? kind_of_shared(text->code) : NO_LOCK;
+}
+
+/* Since 3.14 `with` calls these as others are called, and looks for interrupts after it. */
+static bool is_special(int opcode) {
+#ifdef LOAD_SPECIAL
+    return opcode == LOAD_SPECIAL;
+#else
+    (void)opcode;
+    return false;
+#endif
+}
+
+static int kind_of_special(int argument) {
+    static const int kinds[] = {TAKES, GIVES, TAKES, GIVES}; /* __enter__, __exit__, and those of `async with` */
+    return argument < (int)(sizeof kinds / sizeof *kinds) ? kinds[argument] : NO_LOCK;
 }
 
 /* What it loads: something named like what takes a lock, like what gives it back, or something else. */
 static int loads(const tr_text *text, int at) {
     int opcode = text->text[at], argument = argument_of(text, at);
     PyObject *names = text->code->co_names;
+    if (is_special(opcode)) return kind_of_special(argument);
     if (opcode == METHOD) return kind_at(names, argument >> METHOD_BITS);
     if (opcode == LOAD_GLOBAL) return kind_at(names, argument >> 1);
     if (opcode == LOAD_NAME) return kind_at(names, argument);
@@ -128,7 +166,7 @@ static bool is_method(const unsigned char *at) {
  * PUSH_NULL; or -1. */
 static int callee_at(const tr_text *text, int at) {
     const unsigned char *here = text->text + at;
-    if (is_method(here) || (here[0] == LOAD_GLOBAL && (here[1] & 1) != 0)) return at;
+    if (is_method(here) || is_special(here[0]) || (here[0] == LOAD_GLOBAL && (here[1] & 1) != 0)) return at;
     if (here[0] != PUSH_NULL) return -1;
     at = PY_VERSION_HEX < 0x030D0000 ? at + 2 : before(text, at);
     return at < text->size ? at : -1;
@@ -247,7 +285,13 @@ bool tr_text_may_end(const tr_text *text, int instruction, int stood) {
     return tr_text_look(text, at) == TR_INTERRUPTED;
 }
 
+static bool calls_special(const tr_text *text) {
+    for (int i = 0; i < text->size; i += 2)
+        if (is_special(text->text[i])) return true;
+    return false;
+}
+
 bool tr_text_mentions_a_lock(const tr_text *text) {
     return kind_of_any(text->code->co_names) != NO_LOCK || kind_of_any(text->locals) != NO_LOCK ||
-           kind_of_shared(text->code) != NO_LOCK;
+           kind_of_shared(text->code) != NO_LOCK || calls_special(text);
 }
