@@ -95,7 +95,8 @@ def test_a_worker_inherits_no_descriptors_but_its_own(tmp_path):
         os.set_inheritable(other.fileno(), True)
         _, ref = tr.spawn_monitor(worker_support.list_descriptors, str(file), scheduler="process")
         assert down(ref) == "normal"
-    kinds = sorted(file.read_text().splitlines()[3:])
+    names = file.read_text().splitlines()[3:]
+    kinds = sorted(name for name in names if ".so" not in name)  # a libffi keeps its own file open
     assert [kind.split(":")[0] for kind in kinds] == ["pipe", "socket"], kinds
 
 
