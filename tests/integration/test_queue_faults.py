@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from marks import under_the_gil
 
 import tailrace as tr
 from tailrace.producers import Queue
@@ -219,6 +220,7 @@ def waits(thread: threading.Thread) -> bool:
     return frame is not None
 
 
+@under_the_gil
 def test_a_put_too_large_for_the_disk_does_not_fail_its_neighbours(small_disk: Path) -> None:
     """Grouped into one transaction, each still gets his own verdict."""
     path = small_disk / "queue.db"

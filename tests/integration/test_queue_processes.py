@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from marks import under_the_gil
 
 import tailrace as tr
 from tailrace.producers import Queue
@@ -278,6 +279,7 @@ for _ in range(4):
     assert [item.data for item in items] == ["x"] * len(items)
 
 
+@under_the_gil
 def test_ctrl_c_interrupts_a_put_that_waits_for_a_locked_file(tmp_path: Path) -> None:
     code = """
 import os, signal, sqlite3, sys, threading

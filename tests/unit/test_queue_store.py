@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FunctionType
 
 import pytest
+from marks import under_the_gil
 
 from tailrace.producers import Queue, _owner, _schema
 from tailrace.producers._changes import Changes, Delivery, Failure
@@ -493,12 +494,14 @@ def killed_while(store: Store, call: Callable[[], object]) -> Iterator[None]:
     yield
 
 
+@under_the_gil
 def test_a_caller_killed_in_put_holds_up_nobody(store: Store) -> None:
     with killed_while(store, lambda: store.put([b"x"], 0.0)):
         store.put([b"y"], 0.0)
     assert store.counts().ready == 2  # both were asked for
 
 
+@under_the_gil
 def test_what_a_killed_caller_leased_is_given_back(store: Store) -> None:
     store.put([b"x"] * 3, 0.0)
     with killed_while(store, lambda: store.lease(3, 60.0)):
@@ -506,6 +509,7 @@ def test_what_a_killed_caller_leased_is_given_back(store: Store) -> None:
     assert [attempts for _, _, attempts, _ in store.items()] == [0, 0, 0]
 
 
+@under_the_gil
 def test_what_a_killed_caller_would_have_leased_is_given_back_in_the_same_commit(
     store: Store,
 ) -> None:
