@@ -253,7 +253,7 @@ static void block_and_wake(tr_process *self, actor *me, tr_message *message) {
     CHECK(atomic_load(&worker->role) == TRI_ROLE_DETACHED);
     tell(engine, me->peer, 0);
     bool computed = atomic_load(&worker->gate) != TRI_GATE_FREE; /* in the waits here, on a slow machine */
-    CHECK(computed || atomic_load(&worker->role) == TRI_ROLE_CORE);
+    CHECK_EQ(atomic_load(&worker->role), computed ? TRI_ROLE_DETACHED : TRI_ROLE_CORE);
 }
 
 /* What it wakes then needs no other thread; that it blocked is remembered all the same. */

@@ -21,7 +21,7 @@ from typing import Any
 
 import programs
 import pytest
-from support import GIL, LIMIT, eventually
+from support import GIL, LIMIT, eventually, is_inside
 
 import tailrace as tr
 
@@ -585,7 +585,7 @@ def test_o43_a_kill_of_who_waits_for_a_lock_leaves_it_free(
 
     with lock:
         pid, ref = running(wait, scheduler)
-        eventually(lambda: waits and (not GIL or is_below(take, sys._current_frames()[waits[0]])))
+        eventually(lambda: waits and (not GIL or is_inside(waits[0], take)))
         pid.exit("kill")
         assert tr.receive(ref, timeout=LIMIT).reason == "killed"
     eventually(lambda: pid not in tr.processes())
@@ -777,13 +777,6 @@ def test_o43_one_that_is_killed_at_a_lock_keeps_its_own_trace_function() -> None
     assert kept == [True] * len(kept)
     assert "clean_up" in seen
     assert lock.acquire(timeout=LIMIT)
-
-
-def is_below(function: Callable[[Any], None], frame: Any) -> bool:
-    """Whether a thread is in the function, wherever in it."""
-    while frame is not None and frame.f_code is not function.__code__:
-        frame = frame.f_back
-    return frame is not None
 
 
 def test_o43_a_kill_interrupts_what_spins_in_a_function_named_as_one_of_a_lock(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from marks import under_the_gil
+from support import is_inside
 
 import tailrace as tr
 from tailrace.producers import Queue
@@ -214,10 +215,7 @@ def test_a_queue_cannot_be_made_on_a_full_disk_and_nothing_is_left(small_disk: P
 
 def waits(thread: threading.Thread) -> bool:
     """Tell whether a thread has asked the worker for something and waits for the answer."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    while frame is not None and frame.f_code is not Store._answer.__code__:
-        frame = frame.f_back
-    return frame is not None
+    return is_inside(thread.ident, Store._answer)
 
 
 @under_the_gil

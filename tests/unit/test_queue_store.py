@@ -15,10 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FunctionType
 
 import pytest
 from marks import under_the_gil
+from support import is_inside
 
 from tailrace.producers import Queue, _owner, _schema
 from tailrace.producers._changes import Changes, Delivery, Failure
@@ -382,22 +382,15 @@ def join(threads: list[threading.Thread]) -> None:
         assert not thread.is_alive()
 
 
-def is_in(thread: threading.Thread | None, method: FunctionType) -> bool:
-    """Tell whether a thread is inside a call of this method."""
-    frame = sys._current_frames().get((thread and thread.ident) or 0)
-    while frame is not None and frame.f_code is not method.__code__:
-        frame = frame.f_back
-    return frame is not None
-
-
 def waits(thread: threading.Thread) -> bool:
     """Tell whether a thread has asked the worker for something and waits for the answer."""
-    return is_in(thread, Store._answer)
+    return is_inside(thread.ident, Store._answer)
 
 
 def worker_has_all(store: Store) -> bool:
     """Tell whether the worker serves what was asked for so far; what comes now comes after it."""
-    return store._inbox.empty() and is_in(store._worker, Store._serve)
+    worker = store._worker
+    return store._inbox.empty() and is_inside(worker and worker.ident, Store._serve)
 
 
 def commits(store: Store) -> list[str]:
