@@ -249,6 +249,7 @@ int tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
     bool soon = s->core_count > 0 || tri_core_waiting(s) > 0 || tri_pool_has_work(s) || s->async.head != NULL;
     if (tri_turnstile_tick(s, now)) soon = true;
     if (now > s->handoffs_until) s->handoffs_until = 0;
+    bool guarded = s->handoffs_until != 0;
     bool seldom = s->elastic_count + s->detached_count > s->waiting_count;
     if (s->core_count > 0) s->standby_until = now + TRI_STANDBY_STAYS;
     if (s->core_count > 0 || s->looper != NULL) preempt_all(s);
@@ -267,7 +268,8 @@ int tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
     tri_worker *const next[] = {core, standby, searcher, looper};
     for (int i = 0; i < 4; i++)
         if (next[i] != NULL) tri_worker_start(next[i]);
-    return soon ? TRI_TICK_SOON : seldom ? TRI_TICK_SELDOM : TRI_TICK_NEVER;
+    if (soon) return TRI_TICK_SOON;
+    return guarded ? TRI_TICK_GUARDED : seldom ? TRI_TICK_SELDOM : TRI_TICK_NEVER;
 }
 
 /* ---- Workers ------------------------------------------------------------------------------------*/

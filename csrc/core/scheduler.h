@@ -215,8 +215,9 @@ void tri_scheduler_unhold(tri_worker *worker, uintptr_t held);
 tr_process *tri_held_process(uintptr_t held);
 
 /* Once a millisecond while there is work, by the ticker. How it is needed again: not at all, now and
- * then because somebody is inside a callback that may begin to compute, or soon. */
-enum { TRI_TICK_NEVER, TRI_TICK_SELDOM, TRI_TICK_SOON };
+ * then because somebody is inside a callback that may begin to compute, not at once because callbacks have been
+ * blocking and whoever is next has a standby from the start, or soon. */
+enum { TRI_TICK_NEVER, TRI_TICK_SELDOM, TRI_TICK_GUARDED, TRI_TICK_SOON };
 int tri_scheduler_tick(tri_scheduler *scheduler, uint64_t now);
 
 /* A process was buried while the engine stops. */

@@ -7,6 +7,7 @@
 #include "engine.h"
 
 enum { QUIET_TICKS = 20 };
+#define GUARDED (4 * TRI_TICK)
 #define SELDOM (20 * TRI_TICK)
 #define INTERRUPT_EVERY 5
 
@@ -64,13 +65,24 @@ static int tick(tri_ticker *ticker) {
     return slow && need == TRI_TICK_NEVER ? TRI_TICK_SELDOM : need;
 }
 
+/* Ticks are at whole milliseconds of the clock, not a millisecond after each other. A callback that sleeps for a
+ * millisecond again and again would else wake together with the ticker each time, by one timer interrupt, and Linux
+ * would send the thread that it wakes then to another processor: seen, 40 us instead of 10 to hand the core off, or
+ * a millisecond behind a thread of the kernel's that runs there. */
+static uint64_t next_tick(int need) {
+    static const uint64_t pauses[] = {
+        [TRI_TICK_SELDOM] = SELDOM, [TRI_TICK_GUARDED] = GUARDED, [TRI_TICK_SOON] = TRI_TICK};
+    if (need == TRI_TICK_NEVER) return TR_FOREVER;
+    return tri_clock_monotonic() / TRI_TICK * TRI_TICK + pauses[need];
+}
+
 /* Whether to go on. Sleeps until the next timer, or until the next tick. */
 static bool sleep(tri_ticker *ticker, int need) {
-    uint64_t pause = need == TRI_TICK_SOON ? TRI_TICK : SELDOM;
-    uint64_t until = need == TRI_TICK_NEVER ? TR_FOREVER : tri_clock_monotonic() + pause;
-    atomic_store(&ticker->asleep, need != TRI_TICK_SOON);
+    bool asleep = need == TRI_TICK_NEVER || need == TRI_TICK_SELDOM;
+    uint64_t until = next_tick(need);
+    atomic_store(&ticker->asleep, asleep);
     /* Work that was queued before `asleep` was set poked nobody: look again. */
-    if (need != TRI_TICK_SOON && tick(ticker) == TRI_TICK_SOON) return true;
+    if (asleep && tick(ticker) == TRI_TICK_SOON) return true;
     pthread_mutex_lock(&ticker->lock);
     bool go_on = !ticker->ending;
     if (!ticker->engine->options.virtual_time) {
@@ -93,7 +105,8 @@ static void *ticker_main(void *argument) {
         quiet = need == TRI_TICK_SOON ? 0 : quiet + 1;
         bool marked = atomic_load(&engine->scheduler.marked) > 0;
         if (marked && ++ticks % INTERRUPT_EVERY == 0) resend_interrupts(ticker);
-        if (!sleep(ticker, quiet < QUIET_TICKS ? TRI_TICK_SOON : need)) break;
+        bool soon = quiet < QUIET_TICKS && need != TRI_TICK_GUARDED;
+        if (!sleep(ticker, soon ? TRI_TICK_SOON : need)) break;
     }
     if (ticker->host != NULL) engine->host.thread_stop(engine->host.context, ticker->host);
     return NULL;
