@@ -252,7 +252,7 @@ int tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
     bool guarded = s->handoffs_until != 0;
     bool seldom = s->elastic_count + s->detached_count > s->waiting_count;
     if (s->core_count > 0) s->standby_until = now + TRI_STANDBY_STAYS;
-    if (s->core_count > 0 || s->looper != NULL) preempt_all(s);
+    if (s->core_count > 0 || s->looper != NULL || tri_pool_has_work(s)) preempt_all(s);
     bool overlooked = tri_is_overlooked(s);
     if (tri_has_places(s)) {
         tri_places_balance(&s->places);

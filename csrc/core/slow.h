@@ -11,7 +11,8 @@
  * the callback, so that a flag that comes too late hits nobody else.
  *
  * How it is slow is judged by the ticker, from outside: by the CPU clock of its thread in the second half of
- * the limit, by whether it is runnable now (on a busy machine it may get no time), and by whether the standby, which waits for the interpreter lock, got it.
+ * the limit, by whether it is runnable now (on a busy machine it may get no time), and by whether the standby, which
+ * waits for the interpreter lock, got it.
  *
  * While the reporter takes a reference to what the process runs, it holds the worker's `target`
  * (tri_scheduler_hold), so the worker cannot leave the process, and its state stays.

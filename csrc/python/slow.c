@@ -12,23 +12,93 @@ tr_term tr_host_subject(void *context, tr_process *process) {
     return Py_XNewRef(tr_function_callable(process));
 }
 
-/* The thread's Python frame, new reference; NULL without an exception if it cannot be had. The function is
- * called from C, so no bytecode runs here that would let the callback go on before its frame is taken. Without
- * an interpreter lock only the frames of a thread that blocks hold still to be read. */
-static PyObject *frame_of(const tr_slow *slow) {
+/* ---- The stack ------------------------------------------------------------------------------------
+ *
+ * The thread must not move while its frames are read. The interpreter lock sees to that, as nothing here runs
+ * bytecode or collects garbage; without one the world is stopped, for which the one public door is a visit of all
+ * objects. That is done for a thread that blocks only: one that computes in native code would make all others wait
+ * for it. In between nothing is let go of, as that could run anything. */
+
+enum { DEEPEST = 200 };
+
+typedef struct tr_stack {
+    PyFrameObject *frames[DEEPEST]; /* owned, as the codes; the innermost is first, and given */
+    PyCodeObject *codes[DEEPEST];
+    int lines[DEEPEST];
+    int count;
+} tr_stack;
+
+static void walk(tr_stack *stack) {
+    PyFrameObject *frame = stack->frames[0];
+    while (frame != NULL && stack->count < DEEPEST) {
+        int i = stack->count++;
+        stack->frames[i] = frame;
+        stack->codes[i] = PyFrame_GetCode(frame);
+        stack->lines[i] = PyFrame_GetLineNumber(frame);
+        frame = stack->count < DEEPEST ? PyFrame_GetBack(frame) : NULL;
+    }
+}
+
 #ifdef Py_GIL_DISABLED
-    if (slow->how != TR_SLOW_BLOCKS) return NULL;
+
+static int walk_once(PyObject *any, void *stack) {
+    (void)any;
+    walk(stack);
+    return 0;
+}
+
+static void walk_undisturbed(tr_stack *stack) { PyUnstable_GC_VisitObjects(walk_once, stack); }
+
+static bool is_readable(const tr_slow *slow) { return !slow->over && slow->how == TR_SLOW_BLOCKS; }
+
+#else
+
+static void walk_undisturbed(tr_stack *stack) { walk(stack); }
+
+static bool is_readable(const tr_slow *slow) { return !slow->over; }
+
 #endif
-    if (slow->over) return NULL;
-    PyObject *frame = NULL, *function = PySys_GetObject("_current_frames");
+
+/* The thread's innermost frame, new reference; NULL without an exception if it cannot be had. The function is called
+ * from C, so no bytecode runs here that would let the callback go on. */
+static PyFrameObject *frame_of(uint64_t thread) {
+    PyObject *found = NULL, *function = PySys_GetObject("_current_frames");
     PyObject *frames = function == NULL ? NULL : PyObject_CallNoArgs(function);
-    PyObject *thread = frames == NULL ? NULL : PyLong_FromUnsignedLongLong(slow->thread);
-    if (thread != NULL && PyDict_Check(frames))
-        frame = Py_XNewRef(PyDict_GetItemWithError(frames, thread));
-    Py_XDECREF(thread);
+    PyObject *key = frames == NULL ? NULL : PyLong_FromUnsignedLongLong(thread);
+    if (key != NULL && PyDict_Check(frames))
+        found = Py_XNewRef(PyDict_GetItemWithError(frames, key));
+    Py_XDECREF(key);
     Py_XDECREF(frames);
     PyErr_Clear();
-    return frame;
+    return (PyFrameObject *)found;
+}
+
+/* A list of (code, line), the innermost first; what is let go of may run Python code from here on. */
+static PyObject *entries_of(tr_stack *stack) {
+    PyObject *entries = PyList_New(stack->count);
+    for (int i = 0; i < stack->count; i++) {
+        PyObject *entry = entries == NULL ? NULL : Py_BuildValue("Oi", stack->codes[i], stack->lines[i]);
+        if (entry != NULL)
+            PyList_SET_ITEM(entries, i, entry);
+        else
+            Py_CLEAR(entries);
+        Py_DECREF(stack->codes[i]);
+        Py_DECREF(stack->frames[i]);
+    }
+    return entries;
+}
+
+/* The stack of a callback that still runs, empty if it cannot be read. NULL with an exception. */
+static PyObject *stack_of(const tr_slow *slow) {
+    if (!is_readable(slow)) return PyList_New(0);
+    tr_stack stack = {.count = 0};
+    int collects = PyGC_Disable();
+    stack.frames[0] = frame_of(slow->thread);
+    if (stack.frames[0] != NULL) walk_undisturbed(&stack);
+    if (stack.count == 0) Py_XDECREF(stack.frames[0]);
+    if (collects) PyGC_Enable();
+    PyErr_Clear(); /* frames that there was no memory for */
+    return entries_of(&stack);
 }
 
 /* An error in a log handler is shown and ends nothing; that a killed process was interrupted in it is no news. */
@@ -41,18 +111,18 @@ static void finish(tr_state *state, PyObject *done) {
 void tr_host_slow(void *context, const tr_slow *slow) {
     static const char *const how[] = {"blocks", "computes", "stalls", "starves"};
     tr_state *state = context;
-    PyObject *frame = frame_of(slow);
-    PyObject *pid = tr_pid_new(state, slow->pid);
+    PyObject *stack = stack_of(slow);
+    PyObject *pid = stack == NULL ? NULL : tr_pid_new(state, slow->pid);
     PyObject *done = NULL;
     if (pid != NULL)
         done = PyObject_CallFunction(state->python.log_slow, "OOssdOO", pid,
                                      slow->subject == NULL ? Py_None : (PyObject *)slow->subject,
                                      tr_server_callback_name(slow->kind), how[slow->how],
                                      (double)slow->elapsed / 1e9, slow->over ? Py_True : Py_False,
-                                     frame == NULL ? Py_None : frame);
+                                     stack);
     finish(state, done);
     Py_XDECREF(pid);
-    Py_XDECREF(frame);
+    Py_XDECREF(stack);
     Py_XDECREF((PyObject *)slow->subject);
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import traceback
-from types import FrameType
+from types import CodeType
 
 from ._core import Pid
 from ._log import logger, short
@@ -25,16 +26,24 @@ _HOW = {
 }
 
 
-def _name(subject: object, callback: str, frame: FrameType | None) -> str:
+def _name(subject: object, callback: str, stack: list[tuple[CodeType, int]]) -> str:
     """The callback: a function's name, or the class's and the method's."""
     if not callback and callable(subject) and hasattr(subject, "__qualname__"):
         return str(subject.__qualname__)
-    if not callback and frame is not None:  # a stage's: the outermost frame is it
-        while frame.f_back is not None:
-            frame = frame.f_back
-        callback = frame.f_code.co_name
+    if not callback and stack:  # a stage's: the outermost frame is it
+        callback = stack[-1][0].co_name
     owner = "" if subject is None else type(subject).__qualname__
     return ".".join(filter(None, (owner, callback))) or "a callback"
+
+
+def _format(stack: list[tuple[CodeType, int]]) -> str:
+    for filename in {code.co_filename for code, _ in stack}:
+        linecache.checkcache(filename)
+    frames = [
+        traceback.FrameSummary(code.co_filename, line, code.co_name)
+        for code, line in reversed(stack)
+    ]
+    return "".join(traceback.StackSummary.from_list(frames).format()).rstrip("\n")
 
 
 def callback(
@@ -44,19 +53,20 @@ def callback(
     how: str,
     seconds: float,
     over: bool,
-    frame: FrameType | None,
+    stack: list[tuple[CodeType, int]],
 ) -> None:
-    """Log a slow callback: who, which, how long and in what way; where, while it still runs."""
-    name = _name(subject, callback, frame)
+    """Log a slow callback: who, which, how long and in what way; where, while it still runs.
+
+    The stack's innermost frame is its first.
+    """
+    name = _name(subject, callback, stack)
     took = f"{'took' if over else 'has taken'} {seconds:.3g} s"
     going_on = "" if over else " and goes on"
-    stack = ""
-    if frame is not None:
-        lines = traceback.StackSummary.extract(traceback.walk_stack(frame))
-        lines.reverse()
-        stack = "\nStack (most recent call last):\n" + "".join(lines.format()).rstrip("\n")
+    where = ""
+    if stack:
+        where = "\nStack (most recent call last):\n" + _format(stack)
     who = short(pid)
-    logger.warning("process %s: %s %s%s; %s%s", who, name, took, going_on, _HOW[how], stack)
+    logger.warning("process %s: %s %s%s; %s%s", who, name, took, going_on, _HOW[how], where)
 
 
 def out_of_threads(limit: int, by_system: bool) -> None:

@@ -259,6 +259,30 @@ def test_o90_blocked_jobs_beyond_the_threads_wait_their_turn_and_run() -> None:
             steps.release()
 
 
+def test_o84_o90_servers_that_block_take_turns_when_threads_are_short() -> None:
+    """A slice is over after a millisecond, also in the pool, if others wait for a thread."""
+
+    class Naps(tr.GenServer):
+        def init(self, n: int) -> None:
+            self.n = n
+
+        def handle_cast(self, message: object) -> None:
+            time.sleep(0.001)
+            counts[self.n] += 1
+            if max(counts) < most:
+                tr.self().cast(message)
+            else:
+                over.set()
+
+    counts, most, over = [0] * 10, 60, threading.Event()
+    tr.shutdown()
+    with tr.Engine(max_threads=4):
+        for n in range(len(counts)):
+            Naps.start(n, scheduler="thread").cast("go")
+        assert over.wait(LIMIT)
+    assert min(counts) > most / 10
+
+
 # ---- Priorities ---------------------------------------------------------------------------------
 
 

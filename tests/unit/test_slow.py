@@ -5,6 +5,7 @@ import logging
 import queue
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -77,6 +78,35 @@ def test_a_callback_that_blocks_is_shown_with_its_stack_once(records: Records) -
         assert "assert go_on.wait(LIMIT)" in text
         assert text.index("in handle_cast") < text.index("in wait_here")
     assert records.seen == [text]
+
+
+def test_callbacks_that_wake_while_they_are_shown_come_to_no_harm(records: Records) -> None:
+    limit, shown, left = 0.05, 100, threading.Semaphore(0)
+
+    def go_deep(depth: int, seconds: float) -> None:
+        if depth > 0:
+            go_deep(depth - 1, seconds)
+        else:
+            time.sleep(seconds)
+
+    class Naps(tr.GenServer):
+        def handle_cast(self, number: int) -> None:
+            go_deep(number % 40, limit * (1 + number % 7 / 10))
+            go_deep((number + 20) % 40, 0)
+            if len(records.seen) < shown:
+                tr.self().cast(number + 1)
+            else:
+                left.release()
+
+    with tr.Engine(slow_callback=limit):
+        servers = [Naps.start_link() for _ in range(20)]
+        for number, server in enumerate(servers):
+            server.cast(number)
+        for _ in servers:
+            assert left.acquire(timeout=LIMIT)
+    assert all("Naps.handle_cast" in text for text in records.seen)
+    stacks = [text for text in records.seen if "Stack (most recent call last)" in text]
+    assert any("in go_deep" in text for text in stacks)
 
 
 @pytest.mark.parametrize("way", ["call", "info"])
