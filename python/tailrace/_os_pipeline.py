@@ -26,7 +26,7 @@ from ._os_worker import Worker
 from ._pipeline_options import BatchInfo
 from ._wire import Frame, Hide, Raised, Unpicklable, check, check_reachable, dump, raised
 
-_FIXED: Final = (bytes, str)  # cannot change, and may be large
+_FIXED: Final = frozenset({bytes, str})  # cannot change, and may be large
 
 
 class Same:
@@ -63,21 +63,29 @@ _AWAY: Final = (_Away(), None, None)
 
 def _messages(packed: Packed, told: bool) -> list[Message]:
     data, rest = packed
-    messages = [Message(each) for each in data]
+    acknowledger = _AWAY if told else None
+    messages = [Message(each, None, acknowledger) for each in data]
     for index, more in (rest or {}).items():
         _core.apply_packed(messages[index], data[index], more)
-    if told:
-        for message in messages:
-            message.acknowledger = _AWAY
     return messages
 
 
-def _pack(messages: list[Message], before: dict[int, Any]) -> Packed:
-    """Pack what goes back; `before` is the data that messages had, by their id."""
+def _fixed(messages: list[Message], packed: Packed) -> dict[int, Any]:
+    """Give the data that need not go back if it is the same, by the id of its message."""
+    data, _ = packed
+    if _FIXED.isdisjoint(map(type, data)):
+        return {}
+    pairs = zip(messages, data, strict=True)
+    return {id(message): each for message, each in pairs if type(each) in _FIXED}
+
+
+def _pack(messages: list[Message], fixed: dict[int, Any]) -> Packed:
+    """Pack what goes back."""
     data, rest, _ = _core.pack_messages(messages)
-    for index, message in enumerate(messages):
-        if type(data[index]) in _FIXED and before.get(id(message)) is data[index]:
-            data[index] = Same
+    if fixed:
+        for index, message in enumerate(messages):
+            if data[index] is fixed.get(id(message), Same):
+                data[index] = Same
     return data, rest
 
 
@@ -90,7 +98,7 @@ class Handlers:
     def chunk(self, packed: Packed, told: bool, prepare: bool) -> Any:
         """Run the handlers on a chunk; gives the results and where each was in the chunk."""
         given = _messages(packed, told)
-        before = {id(message): message.data for message in given}
+        fixed = _fixed(given, packed)
         messages = given
         if prepare:
             try:
@@ -99,13 +107,19 @@ class Handlers:
                 return raised(error)
         results: list[Any] = []
         failed: dict[int, Raised] = {}
+        handle = self._instance.handle_message
         for index, message in enumerate(messages):
             try:
-                results.append(self._handled(message))
+                result = handle(message)
+                if not isinstance(result, Message):
+                    raise RuntimeError(
+                        f"handle_message: expected the message to be returned, got {result!r}"
+                    )
             except BaseException as error:
                 failed[index] = raised(error)
-                results.append(Message(None))
-        data, rest = _pack(results, before)
+                result = Message(None)
+            results.append(result)
+        data, rest = _pack(results, fixed)
         for index, each in failed.items():
             data[index] = each
         return (data, rest), _places(messages, given)
@@ -120,25 +134,17 @@ class Handlers:
             )
         return list(prepared)
 
-    def _handled(self, message: Message) -> Message:
-        result = self._instance.handle_message(message)
-        if not isinstance(result, Message):
-            raise RuntimeError(
-                f"handle_message: expected the message to be returned, got {result!r}"
-            )
-        return result
-
     def batch(self, packed: Packed, told: bool, key: str, info: BatchInfo) -> Any:
         """Run handle_batch; gives the results, where each was, and how many are ok."""
         given = _messages(packed, told)
-        before = {id(message): message.data for message in given}
+        fixed = _fixed(given, packed)
         error, ok, failed, _, _ = _core.run_batch(
             self._instance.handle_batch, key, given.copy(), info
         )
         if error is not None:
             return raised(error)
         results = [*ok, *failed]
-        return _pack(results, before), _places(results, given)
+        return _pack(results, fixed), _places(results, given)
 
     def mend(self, result: Any) -> Any:
         """Take what does not pickle out of a result."""
