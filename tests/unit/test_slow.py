@@ -145,7 +145,7 @@ def test_a_callback_that_computes_is_told_so(records: Records) -> None:
         assert server.call("done", timeout=LIMIT) == "done"
     assert "Slow.handle_cast has taken" in text
     assert "it computes" in text
-    assert ("in spin_here" in text) is GIL  # else its frames cannot be read while they change
+    assert ("in spin_here" in text) is GIL  # else all would have to wait for it to stop
 
 
 @pytest.mark.skipif(not GIL, reason="nobody can keep an interpreter lock that is not there")
