@@ -86,6 +86,14 @@ uint32_t tri_pool_room(const tri_scheduler *s) {
     return busy < most && count / TRI_THREADS_IN_ALL < most ? most - busy : 0;
 }
 
+bool tri_core_has_spare(const tri_scheduler *s) {
+    const tr_options *options = &s->engine->options;
+    uint64_t counted = s->threads - s->waiting_count;
+    uint64_t fresh = options->max_threads > counted ? options->max_threads - counted : 0;
+    uint64_t needed = s->core_count < options->parallel ? 2 : 1; /* the first one is for the callback itself */
+    return s->idle_count + s->standby + fresh >= needed;
+}
+
 bool tri_pool_has_work(const tri_scheduler *s) {
     return s->elastic.head != NULL || s->learned.head != NULL;
 }
@@ -125,7 +133,7 @@ tri_worker *tri_want_core(tri_scheduler *s) {
 
 tri_worker *tri_want_searcher(tri_scheduler *s) {
     if (!pool_wants(s)) {
-        if (s->elastic.head != NULL && !s->searching) s->limit_hits++;
+        if (tri_pool_has_work(s) && !s->searching) s->limit_hits++;
         return NULL;
     }
     tri_worker *worker = get_worker(s);

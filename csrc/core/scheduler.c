@@ -92,18 +92,30 @@ static void enqueue_async(tri_scheduler *s, tr_process *process) {
     tri_start_role(s, worker);
 }
 
+/* Who has blocked lately would bring the core to a stand when no thread is to be had that could go on there. */
+static bool would_stop_core(const tri_scheduler *s, const tr_process *process) {
+    return tri_has_blocked(process) && !s->pool_stands && !tri_core_has_spare(s);
+}
+
+/* One that is learned leaves the core to others, even if it has to wait for a thread; an urgent one does not wait. */
+static bool is_for_pool(const tri_scheduler *s, const tr_process *process) {
+    if (is_elastic(process) || would_stop_core(s, process)) return true;
+    return tri_is_learned(process) && (process->priority < TR_PRIORITY_HIGH || tri_pool_room(s) > 0);
+}
+
 void tri_scheduler_enqueue(tri_scheduler *s, tr_process *process) {
     tri_worker *worker, *standby = NULL;
+    bool back = false, unattended = false;
     if (is_for_loop(s, process)) {
         enqueue_async(s, process);
         return;
     }
-    bool elastic = is_elastic(process), learned = tri_is_learned(process), back = false;
     if (keep(s, process)) return;
     pthread_mutex_lock(&s->lock);
-    if (elastic || (learned && tri_pool_room(s) > 0)) {
-        tri_queue_push(elastic ? &s->elastic : &s->learned, process);
+    if (is_for_pool(s, process)) {
+        tri_queue_push(is_elastic(process) ? &s->elastic : &s->learned, process);
         worker = tri_want_searcher(s);
+        unattended = worker == NULL && !s->searching;
     } else {
         tri_push_core(s, process);
         back = tri_take_back(s);
@@ -113,7 +125,7 @@ void tri_scheduler_enqueue(tri_scheduler *s, tr_process *process) {
     pthread_mutex_unlock(&s->lock);
     tri_start_role(s, worker);
     tri_start_role(s, standby);
-    if (back) tri_ticker_poke(&s->engine->ticker);
+    if (back || unattended) tri_ticker_poke(&s->engine->ticker);
 }
 
 /* The worker's share of what came from outside, to its place. */
@@ -162,6 +174,14 @@ static tr_process *next_at_place(tri_scheduler *s, tri_worker *worker) {
     return NULL;
 }
 
+/* Under an interpreter lock: the next for the core; threads may have run short since it was queued. */
+static tr_process *take_for_core(tri_scheduler *s) {
+    tr_process *process;
+    while ((process = tri_run_queue_take(&s->core)) != NULL && would_stop_core(s, process))
+        tri_queue_push(&s->learned, process);
+    return process;
+}
+
 tr_process *tri_scheduler_next_core(tri_scheduler *s, tri_worker *worker) {
     tr_process *process = NULL;
     if (tri_has_places(s)) return next_at_place(s, worker);
@@ -174,7 +194,7 @@ tr_process *tri_scheduler_next_core(tri_scheduler *s, tri_worker *worker) {
     }
     if (atomic_load(&worker->role) == TRI_ROLE_CORE) {
         tri_push_woken(s, worker);
-        process = tri_run_queue_take(&s->core);
+        process = take_for_core(s);
         if (process == NULL) {
             tri_leave_core(s, worker, TRI_ROLE_IDLE);
             tri_retire(s, worker);
@@ -214,25 +234,31 @@ uint64_t tri_scheduler_elastic_taken(tri_scheduler *s) {
 
 /* ---- The tick -----------------------------------------------------------------------------------*/
 
+#define STANDS_LONG (1000 * TRI_TICK)
+
 /* The pool takes nobody: who was sent there for once goes back to the core, and so does, if the pool gets no
- * thread, one of those that are learned, for the others may wait for it. Whether any did. */
-static bool rescue(tri_scheduler *s) {
-    bool stands = s->elastic_taken == s->taken_before;
+ * thread, one of those that have blocked, for the others may wait for it; but only after long if the core would
+ * come to a stand with it. Whether any did. */
+static bool rescue(tri_scheduler *s, uint64_t now) {
+    bool stands = s->elastic_taken == s->taken_before && s->learned.head != NULL;
     bool full = tri_pool_room(s) == 0 || !s->searching;
     uint64_t before = s->learned.count;
     s->taken_before = s->elastic_taken;
+    if (!stands) s->stands_since = now;
+    s->pool_stands = now - s->stands_since > STANDS_LONG;
     if (!stands) return false;
-    while (s->learned.head != NULL && !tri_is_learned(s->learned.head))
+    while (s->learned.head != NULL && !tri_has_blocked(s->learned.head))
         tri_push_core(s, tri_queue_pop(&s->learned));
-    if (s->learned.head != NULL && full) tri_push_core(s, tri_queue_pop(&s->learned));
+    bool may_block = s->pool_stands || tri_core_has_spare(s);
+    if (s->learned.head != NULL && full && may_block) tri_push_core(s, tri_queue_pop(&s->learned));
     return s->learned.count < before;
 }
 
-/* Once a millisecond, though timers make the ticker come more often: who is stuck, and what waits for it. */
+/* Once a tick, though timers make the ticker come more often: who is stuck, and what waits for it. */
 static void look(tri_scheduler *s, bool overlooked, uint64_t now) {
-    if (now - s->looked_at < TRI_TICK) return;
+    if (now - s->looked_at < TRI_TICK / 2) return;
     s->looked_at = now;
-    bool rescued = rescue(s);
+    bool rescued = rescue(s, now);
     if (tri_has_places(s)) tri_retake(s, overlooked);
     tri_relieve(s, !rescued);
 }

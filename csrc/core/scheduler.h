@@ -39,7 +39,9 @@
  *
  * A process whose callbacks block again and again is learned (worker.c) and goes to the elastic
  * pool at once, by a queue of its own, until its callbacks are short again. When the pool has no thread for
- * it, it goes to the core after all: others may wait for it.
+ * it, it waits there, or the core would stand still whenever threads are short; but once the pool has taken nobody
+ * for a tick, one of those that wait goes to the core after all: the others may wait for it. If no thread could go
+ * on there, that is put off for a second.
  *
  * Who is not learned yet costs a hand-off, and without an interpreter lock a tick. When callbacks block one after
  * the other, those that wait behind them go to the pool, too, for once, but for urgent ones (tri_relieve),
@@ -145,7 +147,7 @@ typedef struct tri_scheduler {
     _Atomic uint64_t outside; /* its length, for a look without the lock; with places only */
     tri_places places;
     tri_queue elastic;
-    tri_queue learned;     /* processes of the core that block: for the pool, if it has a thread */
+    tri_queue learned;     /* processes of the core that block: for the pool */
     bool learned_next;     /* whose turn it is, of the two */
     tri_queue async;       /* for the loop */
     tri_worker *looper;    /* who has the role LOOP */
@@ -163,6 +165,8 @@ typedef struct tri_scheduler {
     uint64_t standby_until;
     uint64_t handoffs_until; /* callbacks have been blocking: until then the core is not without a standby; or 0 */
     uint64_t elastic_taken, taken_before; /* now, and at the last look */
+    uint64_t stands_since; /* the last look at which the pool had taken somebody, or nobody waited for it */
+    bool pool_stands;      /* for long */
     uint64_t looked_at;    /* when the tick last looked who is stuck */
     uint64_t handoffs, limit_hits;
     uint64_t blocks, taken; /* since the last look: callbacks seen to block; with one place: processes taken */

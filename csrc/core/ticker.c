@@ -68,12 +68,12 @@ static int tick(tri_ticker *ticker) {
 /* Ticks are at whole milliseconds of the clock, not a millisecond after each other. A callback that sleeps for a
  * millisecond again and again would else wake together with the ticker each time, by one timer interrupt, and Linux
  * would send the thread that it wakes then to another processor: seen, 40 us instead of 10 to hand the core off, or
- * a millisecond behind a thread of the kernel's that runs there. */
+ * a millisecond behind a thread of the kernel's that runs there. They are half a millisecond apart at least. */
 static uint64_t next_tick(int need) {
     static const uint64_t pauses[] = {
         [TRI_TICK_SELDOM] = SELDOM, [TRI_TICK_GUARDED] = GUARDED, [TRI_TICK_SOON] = TRI_TICK};
     if (need == TRI_TICK_NEVER) return TR_FOREVER;
-    return tri_clock_monotonic() / TRI_TICK * TRI_TICK + pauses[need];
+    return (tri_clock_monotonic() + TRI_TICK / 2) / TRI_TICK * TRI_TICK + pauses[need];
 }
 
 /* Whether to go on. Sleeps until the next timer, or until the next tick. */

@@ -73,6 +73,10 @@ void tri_scheduler_worker_ended(tri_scheduler *scheduler, tri_worker *worker);
 enum { TRI_BLOCKED = 8, TRI_LEARNED = 24 };
 #define TRI_LONG_CALLBACK UINT64_C(500000)
 
+static inline bool tri_has_blocked(const tr_process *process) {
+    return atomic_load_explicit(&process->blocking, memory_order_relaxed) > 0;
+}
+
 static inline bool tri_is_learned(const tr_process *process) {
     return atomic_load_explicit(&process->blocking, memory_order_relaxed) >= TRI_LEARNED;
 }

@@ -17,13 +17,14 @@ tr_term tr_host_subject(void *context, tr_process *process) {
  * The thread must not move while its frames are read. The interpreter lock sees to that, as nothing here runs
  * bytecode or collects garbage; without one the world is stopped, for which the one public door is a visit of all
  * objects. That is done for a thread that blocks only: one that computes in native code would make all others wait
- * for it. In between nothing is let go of, as that could run anything. */
+ * for it, as any collection does. In between nothing is let go of, as that could run anything. */
 
-enum { DEEPEST = 200 };
+enum { DEEPEST = 1000 }; /* as deep as a recursion may be, unless the user says otherwise */
 
 typedef struct tr_stack {
-    PyFrameObject *frames[DEEPEST]; /* owned, as the codes; the innermost is first, and given */
+    PyFrameObject *frames[DEEPEST]; /* owned, like the next two; the innermost is first, and given */
     PyCodeObject *codes[DEEPEST];
+    PyObject *globals[DEEPEST];
     int lines[DEEPEST];
     int count;
 } tr_stack;
@@ -34,6 +35,7 @@ static void walk(tr_stack *stack) {
         int i = stack->count++;
         stack->frames[i] = frame;
         stack->codes[i] = PyFrame_GetCode(frame);
+        stack->globals[i] = PyFrame_GetGlobals(frame);
         stack->lines[i] = PyFrame_GetLineNumber(frame);
         frame = stack->count < DEEPEST ? PyFrame_GetBack(frame) : NULL;
     }
@@ -41,6 +43,7 @@ static void walk(tr_stack *stack) {
 
 #ifdef Py_GIL_DISABLED
 
+/* Ends the visit, which must not go on to what was allocated here. */
 static int walk_once(PyObject *any, void *stack) {
     (void)any;
     walk(stack);
@@ -53,14 +56,17 @@ static bool is_readable(const tr_slow *slow) { return !slow->over && slow->how =
 
 #else
 
-static void walk_undisturbed(tr_stack *stack) { walk(stack); }
+static void walk_undisturbed(tr_stack *stack) {
+    int collects = PyGC_Disable();
+    walk(stack);
+    if (collects) PyGC_Enable();
+}
 
 static bool is_readable(const tr_slow *slow) { return !slow->over; }
 
 #endif
 
-/* The thread's innermost frame, new reference; NULL without an exception if it cannot be had. The function is called
- * from C, so no bytecode runs here that would let the callback go on. */
+/* The thread's innermost frame, new reference; NULL without an exception if it cannot be had. */
 static PyFrameObject *frame_of(uint64_t thread) {
     PyObject *found = NULL, *function = PySys_GetObject("_current_frames");
     PyObject *frames = function == NULL ? NULL : PyObject_CallNoArgs(function);
@@ -70,18 +76,22 @@ static PyFrameObject *frame_of(uint64_t thread) {
     Py_XDECREF(key);
     Py_XDECREF(frames);
     PyErr_Clear();
+    if (found != NULL && !PyFrame_Check(found)) Py_CLEAR(found);
     return (PyFrameObject *)found;
 }
 
-/* A list of (code, line), the innermost first; what is let go of may run Python code from here on. */
+/* A list of (code, line, globals), the innermost first; what is let go of may run Python code from here on. */
 static PyObject *entries_of(tr_stack *stack) {
     PyObject *entries = PyList_New(stack->count);
     for (int i = 0; i < stack->count; i++) {
-        PyObject *entry = entries == NULL ? NULL : Py_BuildValue("Oi", stack->codes[i], stack->lines[i]);
+        PyObject *entry = entries == NULL ? NULL
+                                          : Py_BuildValue("OiO", stack->codes[i], stack->lines[i],
+                                                          stack->globals[i]);
         if (entry != NULL)
             PyList_SET_ITEM(entries, i, entry);
         else
             Py_CLEAR(entries);
+        Py_DECREF(stack->globals[i]);
         Py_DECREF(stack->codes[i]);
         Py_DECREF(stack->frames[i]);
     }
@@ -91,12 +101,11 @@ static PyObject *entries_of(tr_stack *stack) {
 /* The stack of a callback that still runs, empty if it cannot be read. NULL with an exception. */
 static PyObject *stack_of(const tr_slow *slow) {
     if (!is_readable(slow)) return PyList_New(0);
-    tr_stack stack = {.count = 0};
-    int collects = PyGC_Disable();
+    tr_stack stack; /* not initialized: it is large */
+    stack.count = 0;
     stack.frames[0] = frame_of(slow->thread);
     if (stack.frames[0] != NULL) walk_undisturbed(&stack);
     if (stack.count == 0) Py_XDECREF(stack.frames[0]);
-    if (collects) PyGC_Enable();
     PyErr_Clear(); /* frames that there was no memory for */
     return entries_of(&stack);
 }

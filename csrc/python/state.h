@@ -49,7 +49,7 @@ typedef struct tr_python {
     PyObject *Unanswered;    /* (outcome: str, reason): what an await got that is no answer */
     PyObject *acall, *astop; /* the coroutine functions of _asynchronous.py */
     PyObject *run_function;  /* (fn, args, kwargs or None): run it in an operating-system worker */
-    PyObject *log_slow;      /* (pid, subject, callback, how, seconds, over, [(code, line), ...]) */
+    PyObject *log_slow;      /* (pid, subject, callback, how, seconds, over, stack: _slow.py) */
     PyObject *log_out_of_threads; /* (limit, by_system) */
     PyObject *partial;       /* functools.partial */
     PyObject *run_loop;      /* () -> None: run the engine's event loop on this thread */

@@ -5,9 +5,13 @@ from __future__ import annotations
 import linecache
 import traceback
 from types import CodeType
+from typing import Any, TypeAlias
 
 from ._core import Pid
 from ._log import logger, short
+
+Stack: TypeAlias = list[tuple[CodeType, int, dict[str, Any]]]
+"""Code, line and globals of each frame; the innermost is the first."""
 
 _HOW = {
     "blocks": (
@@ -26,7 +30,7 @@ _HOW = {
 }
 
 
-def _name(subject: object, callback: str, stack: list[tuple[CodeType, int]]) -> str:
+def _name(subject: object, callback: str, stack: Stack) -> str:
     """The callback: a function's name, or the class's and the method's."""
     if not callback and callable(subject) and hasattr(subject, "__qualname__"):
         return str(subject.__qualname__)
@@ -36,13 +40,12 @@ def _name(subject: object, callback: str, stack: list[tuple[CodeType, int]]) -> 
     return ".".join(filter(None, (owner, callback))) or "a callback"
 
 
-def _format(stack: list[tuple[CodeType, int]]) -> str:
-    for filename in {code.co_filename for code, _ in stack}:
-        linecache.checkcache(filename)
-    frames = [
-        traceback.FrameSummary(code.co_filename, line, code.co_name)
-        for code, line in reversed(stack)
-    ]
+def _format(stack: Stack) -> str:
+    frames = []
+    for code, line, names in reversed(stack):
+        linecache.checkcache(code.co_filename)
+        linecache.lazycache(code.co_filename, names)
+        frames.append(traceback.FrameSummary(code.co_filename, line, code.co_name))
     return "".join(traceback.StackSummary.from_list(frames).format()).rstrip("\n")
 
 
@@ -53,12 +56,9 @@ def callback(
     how: str,
     seconds: float,
     over: bool,
-    stack: list[tuple[CodeType, int]],
+    stack: Stack,
 ) -> None:
-    """Log a slow callback: who, which, how long and in what way; where, while it still runs.
-
-    The stack's innermost frame is its first.
-    """
+    """Log a slow callback: who, which, how long and in what way; where, while it still runs."""
     name = _name(subject, callback, stack)
     took = f"{'took' if over else 'has taken'} {seconds:.3g} s"
     going_on = "" if over else " and goes on"

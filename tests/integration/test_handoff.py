@@ -207,6 +207,101 @@ def test_more_blockers_than_threads_take_turns() -> None:
         assert steady.call(lambda: "served", timeout=LIMIT) == "served"
 
 
+class Naps(tr.GenServer):
+    """Blocks again and again; `naps` has an item for each time."""
+
+    def init(self, naps: list[None], over: threading.Event, seconds: float) -> None:
+        self.naps, self.over, self.seconds = naps, over, seconds
+
+    def handle_cast(self, message: object) -> None:
+        time.sleep(self.seconds)
+        self.naps.append(None)
+        if not self.over.is_set():
+            tr.self().cast(message)
+
+
+@pytest.fixture
+def short_of_threads() -> Iterator[Callable[[int, int, float], list[None]]]:
+    """Starts an engine of so many threads, and so many servers that nap for so many seconds."""
+    over = threading.Event()
+
+    def start(threads: int, servers: int, seconds: float) -> list[None]:
+        tr.Engine(max_threads=threads)
+        naps: list[None] = []
+        for _ in range(servers):
+            Naps.start(naps, over, seconds).cast("go")
+        return naps
+
+    tr.shutdown()
+    yield start
+    over.set()
+    tr.shutdown()
+    tr.Engine()
+
+
+def test_servers_that_keep_blocking_wait_for_the_pool_and_not_at_the_core(
+    short_of_threads: Callable[[int, int, float], list[None]],
+) -> None:
+    """When there are more of them than threads, few of their callbacks block at the core.
+
+    They are tried there now and then, and the machine may be busy: looked at until it is so.
+    """
+
+    def few_at_the_core() -> bool:
+        first, before = len(naps), tr.scheduler_info().handoffs
+        eventually(lambda: len(naps) > first + 1000)
+        return (tr.scheduler_info().handoffs - before) * 5 < len(naps) - first
+
+    naps = short_of_threads(20, 40, 0.002)
+    eventually(few_at_the_core)
+
+
+def test_servers_that_keep_blocking_do_not_hold_the_core_up_when_threads_are_short(
+    short_of_threads: Callable[[int, int, float], list[None]],
+) -> None:
+    """Another server answers many calls while they nap once (looked at until it is so)."""
+
+    def answers_meanwhile() -> bool:
+        first = len(naps)
+        for _ in range(500):
+            server.call(tr.self, timeout=LIMIT)
+        return (len(naps) - first) * 5 < 500
+
+    naps = short_of_threads(4, 10, 0.02)
+    server = Server.start()
+    eventually(lambda: len(naps) > 50)
+    eventually(answers_meanwhile)
+
+
+def test_what_those_in_the_pool_wait_for_is_served_though_it_is_full() -> None:
+    """All of them are known to block, and all threads but one wait for the last of them."""
+
+    class Waits(tr.GenServer):
+        def handle_call(self, request: object, caller: tr.From) -> None:
+            time.sleep(0.002)
+
+        def handle_cast(self, event: threading.Event) -> None:
+            begun.release()
+            assert event.wait(LIMIT)
+
+        def handle_info(self, event: threading.Event) -> None:
+            event.set()
+
+    tr.shutdown()
+    with tr.Engine(max_threads=4):
+        begun, event = threading.Semaphore(0), threading.Event()
+        servers = [Waits.start() for _ in range(4)]
+        for server in servers * 5:
+            server.call("block for a while", timeout=LIMIT)
+        *others, last = servers
+        for server in others:
+            server.cast(event)
+        for _ in others:
+            assert begun.acquire(timeout=LIMIT)
+        last.send(event)
+        assert event.wait(LIMIT)
+
+
 def test_a_server_handed_off_keeps_its_order_and_never_overlaps() -> None:
     inside, seen = [], []
     server = Server.start()
