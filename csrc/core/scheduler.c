@@ -92,15 +92,23 @@ static void enqueue_async(tri_scheduler *s, tr_process *process) {
     tri_start_role(s, worker);
 }
 
-/* Who has blocked lately would bring the core to a stand when no thread is to be had that could go on there. */
-static bool would_stop_core(const tri_scheduler *s, const tr_process *process) {
-    return tri_has_blocked(process) && !s->pool_stands && !tri_core_has_spare(s);
+/* Whether there are threads enough to keep some for those that do not block. */
+static bool has_choice(const tri_scheduler *s) {
+    return s->engine->options.max_threads > s->engine->options.parallel + 1;
 }
 
-/* One that is learned leaves the core to others, even if it has to wait for a thread; an urgent one does not wait. */
+/* Who has blocked lately would bring the core to a stand when no thread is to be had that could go on there. */
+static bool would_stop_core(const tri_scheduler *s, const tr_process *process) {
+    return tri_has_blocked(process) && has_choice(s) && !tri_is_dead(process) && !tri_core_has_spare(s);
+}
+
+/* One that is learned leaves the core to others, even if it has to wait for a thread. One that is urgent does not
+ * wait, unless the core had to wait for it. */
 static bool is_for_pool(const tri_scheduler *s, const tr_process *process) {
     if (is_elastic(process) || would_stop_core(s, process)) return true;
-    return tri_is_learned(process) && (process->priority < TR_PRIORITY_HIGH || tri_pool_room(s) > 0);
+    if (!tri_is_learned(process)) return false;
+    bool waits = has_choice(s) && process->priority < TR_PRIORITY_HIGH && !tri_is_dead(process);
+    return waits || tri_pool_room(s) > 0;
 }
 
 void tri_scheduler_enqueue(tri_scheduler *s, tr_process *process) {
@@ -174,11 +182,12 @@ static tr_process *next_at_place(tri_scheduler *s, tri_worker *worker) {
     return NULL;
 }
 
-/* Under an interpreter lock: the next for the core; threads may have run short since it was queued. */
+/* Under an interpreter lock: the next for the core. Threads may have run short since it was queued, maybe by the
+ * tick, which took it from the front of those that wait for the pool. */
 static tr_process *take_for_core(tri_scheduler *s) {
     tr_process *process;
     while ((process = tri_run_queue_take(&s->core)) != NULL && would_stop_core(s, process))
-        tri_queue_push(&s->learned, process);
+        tri_queue_push_front(&s->learned, process);
     return process;
 }
 
@@ -235,22 +244,39 @@ uint64_t tri_scheduler_elastic_taken(tri_scheduler *s) {
 /* ---- The tick -----------------------------------------------------------------------------------*/
 
 #define STANDS_LONG (1000 * TRI_TICK)
+enum { LOOKED_AT = 1000 }; /* so that the lock is not held for long */
 
-/* The pool takes nobody: who was sent there for once goes back to the core, and so does, if the pool gets no
- * thread, one of those that have blocked, for the others may wait for it; but only after long if the core would
- * come to a stand with it. Whether any did. */
+/* Who was sent to the pool for once, or only has to be buried, goes to the core. */
+static void take_harmless_back(tri_scheduler *s) {
+    uint64_t count = s->learned.count < LOOKED_AT ? s->learned.count : LOOKED_AT;
+    for (; count > 0; count--) {
+        tr_process *process = tri_queue_pop(&s->learned);
+        if (tri_has_blocked(process) && !tri_is_dead(process))
+            tri_queue_push(&s->learned, process);
+        else
+            tri_push_core(s, process);
+    }
+}
+
+/* The pool takes nobody: who is harmless goes to the core, and so does, if the pool gets no thread, one of those
+ * that have blocked, for the others may wait for it. If the core would come to a stand with it, that is put off for
+ * long, and what is known of it is forgotten, or it would be kept from the core again. Whether any did. */
 static bool rescue(tri_scheduler *s, uint64_t now) {
     bool stands = s->elastic_taken == s->taken_before && s->learned.head != NULL;
     bool full = tri_pool_room(s) == 0 || !s->searching;
     uint64_t before = s->learned.count;
     s->taken_before = s->elastic_taken;
-    if (!stands) s->stands_since = now;
-    s->pool_stands = now - s->stands_since > STANDS_LONG;
-    if (!stands) return false;
-    while (s->learned.head != NULL && !tri_has_blocked(s->learned.head))
-        tri_push_core(s, tri_queue_pop(&s->learned));
-    bool may_block = s->pool_stands || tri_core_has_spare(s);
-    if (s->learned.head != NULL && full && may_block) tri_push_core(s, tri_queue_pop(&s->learned));
+    if (!stands) {
+        s->stands_since = now;
+        return false;
+    }
+    bool may_block = tri_core_has_spare(s), is_late = now - s->stands_since > STANDS_LONG;
+    take_harmless_back(s);
+    if (s->learned.head != NULL && full && (may_block || is_late)) {
+        tr_process *process = tri_queue_pop(&s->learned);
+        if (!may_block) atomic_store_explicit(&process->blocking, 0, memory_order_relaxed);
+        tri_push_core(s, process);
+    }
     return s->learned.count < before;
 }
 

@@ -166,7 +166,6 @@ typedef struct tri_scheduler {
     uint64_t handoffs_until; /* callbacks have been blocking: until then the core is not without a standby; or 0 */
     uint64_t elastic_taken, taken_before; /* now, and at the last look */
     uint64_t stands_since; /* the last look at which the pool had taken somebody, or nobody waited for it */
-    bool pool_stands;      /* for long */
     uint64_t looked_at;    /* when the tick last looked who is stuck */
     uint64_t handoffs, limit_hits;
     uint64_t blocks, taken; /* since the last look: callbacks seen to block; with one place: processes taken */

@@ -118,7 +118,7 @@ static void learn(tri_worker *worker, tr_process *process, uint64_t handled, uin
     if (lost)
         score += score < TRI_LEARNED ? TRI_BLOCKED : 0;
     else if (handled > 0 && time > handled * TRI_LONG_CALLBACK)
-        score -= doubts(process, handled, score);
+        score -= score < TRI_LEARNED ? 0 : doubts(process, handled, score);
     else
         score -= handled < score ? handled : score;
     atomic_store_explicit(&process->blocking, (uint8_t)score, memory_order_relaxed);
@@ -203,7 +203,7 @@ static void run_elastic(tri_worker *worker) {
     tri_scheduler *scheduler = &worker->thread.engine->scheduler;
     tr_process *process;
     while ((process = tri_scheduler_next_elastic(scheduler, worker)) != NULL)
-        tri_run_slice(worker, process, tri_is_learned(process) ? tri_clock_monotonic() : 0);
+        tri_run_slice(worker, process, tri_has_blocked(process) ? tri_clock_monotonic() : 0);
 }
 
 static void stand_by(tri_worker *worker) {

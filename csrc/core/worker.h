@@ -68,8 +68,7 @@ void tri_scheduler_worker_ended(tri_scheduler *scheduler, tri_worker *worker);
  * A score: up by 8 with each hand-off, down by 1 with each callback without. At LEARNED, after three
  * hand-offs nearly in a row, the process is run by the pool; there each callback shorter than half a
  * millisecond lowers it by 1, and so does one in sixteen of the others: who waits there for the interpreter
- * lock seems to block. So everybody is tried at the core again, and one hand-off there tells. Who was sent to the
- * pool without being learned keeps his score. */
+ * lock seems to block. So everybody is tried at the core again, and one hand-off there tells. */
 enum { TRI_BLOCKED = 8, TRI_LEARNED = 24 };
 #define TRI_LONG_CALLBACK UINT64_C(500000)
 
