@@ -163,10 +163,10 @@ bool tri_is_overlooked(tri_scheduler *s) {
     return false;
 }
 
-/* Without an interpreter lock: who sits in one callback for a whole tick, while others wait, no place is free
- * and no thief on its way, gives its place up. */
+/* Without an interpreter lock: who sits in one callback for a whole tick, while others wait, nobody can take a free
+ * place and no thief is on its way, gives its place up; to itself, after the callback, if no thread is left. */
 void tri_retake(tri_scheduler *s, bool overlooked) {
-    bool help = s->core_count < s->engine->options.parallel || atomic_load(&s->places.thief);
+    bool help = tri_core_may_grow(s) || atomic_load(&s->places.thief);
     uint64_t wanted = help || !overlooked ? 0 : tri_core_waiting(s);
     for (tri_worker *worker = atomic_load(&s->workers); worker != NULL; worker = worker->next) {
         bool at_core = atomic_load(&worker->role) == TRI_ROLE_CORE;
@@ -180,6 +180,17 @@ void tri_retake(tri_scheduler *s, bool overlooked) {
         s->handoffs++;
         wanted--;
     }
+}
+
+void tri_look_for_sleepers(tri_scheduler *s, uint64_t now) {
+    tri_worker *worker = s->active;
+    if (worker == NULL || tri_core_has_spare(s)) return;
+    bool sleeps = is_stuck_since_tick(worker) && has_slept_since_tick(worker);
+    worker->seen_serial = atomic_load(&worker->serial);
+    if (!sleeps) worker->asleep_since = now;
+    uint64_t others = 2 * atomic_load_explicit(&s->switch_interval, memory_order_relaxed);
+    if (now - worker->asleep_since <= others) return;
+    atomic_store_explicit(&worker->slept, worker->seen_serial, memory_order_relaxed);
 }
 
 /* Blocking callbacks are a pattern if the core did little else for a tick, and cost much: with an interpreter lock

@@ -35,5 +35,7 @@ void tri_load_handed_over(tri_load *load);
 static inline void tri_load_taken(tri_load *load) {
     if (load->handed_off != 0) tri_load_handed_over(load);
 }
+/* It found none: nobody waited. */
+static inline void tri_load_nobody(tri_load *load) { load->handed_off = 0; }
 
 #endif

@@ -71,7 +71,8 @@ struct tr_process {
     _Atomic uint8_t flags;
     uint8_t kind;
     uint8_t priority;
-    _Atomic uint8_t blocking; /* how often its callbacks block, see worker.c; written by the runner */
+    /* How often its callbacks block, see worker.h. Relaxed: written by its runner; by the tick while it is queued. */
+    _Atomic uint8_t blocking;
     uint32_t index;
     union {
         tr_process *next;

@@ -48,6 +48,12 @@ static void go_idle(tri_scheduler *s, tri_worker *worker) {
     s->idle_count++;
 }
 
+/* How many more threads may be started. */
+static uint32_t new_threads(const tri_scheduler *s) {
+    uint32_t most = s->engine->options.max_threads, counted = s->threads - s->waiting_count;
+    return counted < most && s->threads / TRI_THREADS_IN_ALL < most ? most - counted : 0;
+}
+
 /* An idle worker, or a new one; NULL at the limit. What it needs outside the lock is done by
  * tri_worker_start. */
 static tri_worker *get_worker(tri_scheduler *s) {
@@ -58,9 +64,7 @@ static tri_worker *get_worker(tri_scheduler *s) {
         s->idle_count--;
         return worker;
     }
-    uint32_t most = s->engine->options.max_threads;
-    if (s->threads - s->waiting_count < most && s->threads / TRI_THREADS_IN_ALL < most)
-        worker = tri_worker_new(s);
+    if (new_threads(s) > 0) worker = tri_worker_new(s);
     if (worker != NULL)
         s->threads++;
     else
@@ -79,19 +83,24 @@ static bool core_wants(const tri_scheduler *s) {
 
 uint32_t tri_pool_room(const tri_scheduler *s) {
     const tr_options *options = &s->engine->options;
-    uint32_t kept = options->parallel + (options->handoff ? 1 : 0);
+    uint32_t kept = options->parallel + (options->handoff ? 1 : 0) + (s->looper != NULL ? 1 : 0);
     uint32_t most = options->max_threads > kept ? options->max_threads - kept : 1;
     uint32_t count = s->elastic_count + s->detached_count;
     uint32_t busy = count - s->waiting_count;
     return busy < most && count / TRI_THREADS_IN_ALL < most ? most - busy : 0;
 }
 
+static uint32_t threads_for_core(const tri_scheduler *s) {
+    return s->idle_count + s->standby + new_threads(s);
+}
+
+bool tri_core_may_grow(const tri_scheduler *s) {
+    return s->core_count < s->engine->options.parallel && threads_for_core(s) > 0;
+}
+
 bool tri_core_has_spare(const tri_scheduler *s) {
-    const tr_options *options = &s->engine->options;
-    uint64_t counted = s->threads - s->waiting_count;
-    uint64_t fresh = options->max_threads > counted ? options->max_threads - counted : 0;
-    uint64_t needed = s->core_count < options->parallel ? 2 : 1; /* the first one is for the callback itself */
-    return s->idle_count + s->standby + fresh >= needed;
+    bool grows = s->core_count < s->engine->options.parallel; /* the callback itself takes a thread */
+    return threads_for_core(s) >= (grows ? 2 : 1);
 }
 
 bool tri_pool_has_work(const tri_scheduler *s) {

@@ -22,6 +22,8 @@ void tri_end_theft(tri_scheduler *s, tri_worker *worker);
 /* How many threads more the pool may have. Its processes may all wait for one of the core's, so it must
  * never get the last threads. */
 uint32_t tri_pool_room(const tri_scheduler *s);
+/* Whether a worker could be had for a place at the core that is free. */
+bool tri_core_may_grow(const tri_scheduler *s);
 /* Whether a callback may block at the core: a thread could be had that goes on there. */
 bool tri_core_has_spare(const tri_scheduler *s);
 bool tri_pool_has_work(const tri_scheduler *s);

@@ -27,13 +27,6 @@ static inline void tri_queue_push(tri_queue *queue, tr_process *process) {
 }
 
 /* Before all others. */
-static inline void tri_queue_push_front(tri_queue *queue, tr_process *process) {
-    process->next = queue->head;
-    queue->head = process;
-    if (queue->tail == NULL) queue->tail = process;
-    queue->count++;
-}
-
 /* The oldest; the queue is not empty. */
 static inline tr_process *tri_queue_pop(tri_queue *queue) {
     tr_process *process = queue->head;

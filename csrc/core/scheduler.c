@@ -94,7 +94,8 @@ static void enqueue_async(tri_scheduler *s, tr_process *process) {
 
 /* Whether there are threads enough to keep some for those that do not block. */
 static bool has_choice(const tri_scheduler *s) {
-    return s->engine->options.max_threads > s->engine->options.parallel + 1;
+    uint32_t looper = s->looper != NULL;
+    return s->engine->options.max_threads > s->engine->options.parallel + looper + 1;
 }
 
 /* Who has blocked lately would bring the core to a stand when no thread is to be had that could go on there. */
@@ -182,12 +183,11 @@ static tr_process *next_at_place(tri_scheduler *s, tri_worker *worker) {
     return NULL;
 }
 
-/* Under an interpreter lock: the next for the core. Threads may have run short since it was queued, maybe by the
- * tick, which took it from the front of those that wait for the pool. */
+/* Under an interpreter lock: the next for the core. Threads may have run short since it was queued. */
 static tr_process *take_for_core(tri_scheduler *s) {
     tr_process *process;
     while ((process = tri_run_queue_take(&s->core)) != NULL && would_stop_core(s, process))
-        tri_queue_push_front(&s->learned, process);
+        tri_queue_push(&s->learned, process);
     return process;
 }
 
@@ -205,6 +205,7 @@ tr_process *tri_scheduler_next_core(tri_scheduler *s, tri_worker *worker) {
         tri_push_woken(s, worker);
         process = take_for_core(s);
         if (process == NULL) {
+            tri_load_nobody(&s->load);
             tri_leave_core(s, worker, TRI_ROLE_IDLE);
             tri_retire(s, worker);
             if (s->core_count == 0) tri_turnstile_core_idle(s, tri_clock_monotonic());
@@ -260,7 +261,8 @@ static void take_harmless_back(tri_scheduler *s) {
 
 /* The pool takes nobody: who is harmless goes to the core, and so does, if the pool gets no thread, one of those
  * that have blocked, for the others may wait for it. If the core would come to a stand with it, that is put off for
- * long, and what is known of it is forgotten, or it would be kept from the core again. Whether any did. */
+ * long, and what is known of it is forgotten, or it would be kept from the core again; and the next one does not
+ * follow before the core has gone on. Whether any did. */
 static bool rescue(tri_scheduler *s, uint64_t now) {
     bool stands = s->elastic_taken == s->taken_before && s->learned.head != NULL;
     bool full = tri_pool_room(s) == 0 || !s->searching;
@@ -270,7 +272,8 @@ static bool rescue(tri_scheduler *s, uint64_t now) {
         s->stands_since = now;
         return false;
     }
-    bool may_block = tri_core_has_spare(s), is_late = now - s->stands_since > STANDS_LONG;
+    bool may_block = !has_choice(s) || tri_core_has_spare(s), goes_on = s->core.length == 0 || s->taken > 0;
+    bool is_late = now - s->stands_since > STANDS_LONG && goes_on;
     take_harmless_back(s);
     if (s->learned.head != NULL && full && (may_block || is_late)) {
         tr_process *process = tri_queue_pop(&s->learned);
@@ -285,7 +288,10 @@ static void look(tri_scheduler *s, bool overlooked, uint64_t now) {
     if (now - s->looked_at < TRI_TICK / 2) return;
     s->looked_at = now;
     bool rescued = rescue(s, now);
-    if (tri_has_places(s)) tri_retake(s, overlooked);
+    if (tri_has_places(s))
+        tri_retake(s, overlooked);
+    else
+        tri_look_for_sleepers(s, now);
     tri_relieve(s, !rescued);
 }
 

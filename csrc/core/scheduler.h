@@ -39,13 +39,13 @@
  *
  * A process whose callbacks block again and again is learned (worker.c) and goes to the elastic
  * pool at once, by a queue of its own, until its callbacks are short again. When the pool has no thread for
- * it, it waits there, or the core would stand still whenever threads are short; but once the pool has taken nobody
- * for a tick, one of those that wait goes to the core after all: the others may wait for it. If no thread could go
- * on there, that is put off for a second.
+ * it, it waits there, or the core would stand still whenever threads are short; so does, while no thread could go
+ * on at the core, who has blocked lately. But once the pool has taken nobody for a tick, one of those that wait goes
+ * to the core after all: the others may wait for it. If no thread could go on there, that is put off for a second.
  *
  * Who is not learned yet costs a hand-off, and without an interpreter lock a tick. When callbacks block one after
  * the other, those that wait behind them go to the pool, too, for once, but for urgent ones (tri_relieve),
- * and come back if the pool takes nobody.
+ * and those of them that never blocked come back if the pool takes nobody.
  *
  * Threads that compute without end take turns at the interpreter lock: turnstile.h. An idle thread
  * beyond TRI_IDLE_KEPT ends after TRI_IDLE_STAYS.
@@ -117,6 +117,8 @@ typedef struct tri_worker {
     bool calls;                /* it sends a request and will wait for the answer; its own */
     bool searching;            /* under lock: the elastic pool's searcher */
     uint64_t seen_serial, seen_cpu; /* the ticker's: at the last look; the clock only while in a callback */
+    uint64_t asleep_since;          /* the ticker's: with hand-off, if no thread is left for one */
+    _Atomic uint64_t slept;         /* the callback that was seen to; relaxed */
     _Atomic bool waiting;      /* in an engine call that waits; written under lock */
     /* The ticker's: whom it saw interrupted, the thread's CPU clock and the time then. */
     uintptr_t interrupted;
@@ -147,7 +149,7 @@ typedef struct tri_scheduler {
     _Atomic uint64_t outside; /* its length, for a look without the lock; with places only */
     tri_places places;
     tri_queue elastic;
-    tri_queue learned;     /* processes of the core that block: for the pool */
+    tri_queue learned;     /* of the core's, for the pool: those that block, and some that waited behind them */
     bool learned_next;     /* whose turn it is, of the two */
     tri_queue async;       /* for the loop */
     tri_worker *looper;    /* who has the role LOOP */

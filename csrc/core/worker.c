@@ -109,11 +109,17 @@ static uint64_t doubts(const tr_process *process, uint64_t handled, uint64_t sco
     return count < most ? count : most;
 }
 
+/* The tick saw the callback that has just ended sleep at the core; a message's has added 2 at its end. */
+static bool has_slept(const tri_worker *worker) {
+    uint64_t slept = atomic_load_explicit(&worker->slept, memory_order_relaxed);
+    return slept != 0 && atomic_load_explicit(&worker->serial, memory_order_relaxed) - slept <= 2;
+}
+
 /* What a slice says of the process's habits (worker.h). `time` is 0 at the core. */
 static void learn(tri_worker *worker, tr_process *process, uint64_t handled, uint64_t time) {
     uint64_t score = atomic_load_explicit(&process->blocking, memory_order_relaxed);
     int role = atomic_load_explicit(&worker->role, memory_order_relaxed);
-    bool lost = time == 0 && (role == TRI_ROLE_DETACHED || worker->took_back);
+    bool lost = time == 0 && (role == TRI_ROLE_DETACHED || worker->took_back || has_slept(worker));
     if ((score == 0 && !lost) || (time == 0 && role == TRI_ROLE_ELASTIC)) return;
     if (lost)
         score += score < TRI_LEARNED ? TRI_BLOCKED : 0;

@@ -45,6 +45,9 @@ bool tri_take_back(tri_scheduler *scheduler);
  * itself; take places back from who does not return. */
 bool tri_is_overlooked(tri_scheduler *scheduler);
 void tri_retake(tri_scheduler *scheduler, bool overlooked);
+/* Under an interpreter lock: when no thread is to be had for a standby, nobody takes the core from a callback that
+ * blocks, so what its process is to learn from is seen here; not if the others had the lock meanwhile, twice. */
+void tri_look_for_sleepers(tri_scheduler *scheduler, uint64_t now);
 /* Let the pool have some of what waits at the core, if callbacks block there one after the other and the pool can
  * have it; count anew. */
 void tri_relieve(tri_scheduler *scheduler, bool possible);
@@ -65,10 +68,11 @@ bool tri_scheduler_worker_ends(tri_scheduler *scheduler, tri_worker *worker, boo
 void tri_scheduler_worker_ended(tri_scheduler *scheduler, tri_worker *worker);
 
 /* ---- Processes that block -----------------------------------------------------------------------
- * A score: up by 8 with each hand-off, down by 1 with each callback without. At LEARNED, after three
- * hand-offs nearly in a row, the process is run by the pool; there each callback shorter than half a
- * millisecond lowers it by 1, and so does one in sixteen of the others: who waits there for the interpreter
- * lock seems to block. So everybody is tried at the core again, and one hand-off there tells. */
+ * A score: up by 8 with each hand-off, or when no thread was left for one, down by 1 with each callback without. At
+ * LEARNED, after three hand-offs nearly in a row, the process is run by the pool; there each callback shorter than
+ * half a millisecond lowers it by 1, and so does, down to LEARNED - 1, one in sixteen of the others: who waits there
+ * for the interpreter lock seems to block. So everybody is tried at the core again, unless threads are short, and one
+ * hand-off there tells. */
 enum { TRI_BLOCKED = 8, TRI_LEARNED = 24 };
 #define TRI_LONG_CALLBACK UINT64_C(500000)
 

@@ -302,6 +302,62 @@ def test_what_those_in_the_pool_wait_for_is_served_though_it_is_full() -> None:
         assert event.wait(LIMIT)
 
 
+def test_one_that_blocks_for_the_first_time_does_not_hold_the_core_up_for_long(
+    short_of_threads: Callable[[int, int, float], list[None]],
+) -> None:
+    """No thread is left to hand off to; another server answers many calls while it naps once."""
+
+    def hold() -> None:
+        begun.release()
+        assert over.wait(2 * LIMIT)
+
+    def answers_meanwhile() -> bool:
+        first = len(naps)
+        for _ in range(500):
+            server.call(tr.self, timeout=LIMIT)
+        return (len(naps) - first) * 5 < 500
+
+    short_of_threads(4, 0, 0)
+    begun, over, server = threading.Semaphore(0), threading.Event(), Server.start()
+    for _ in range(3):
+        Server.start().cast(hold)
+        assert begun.acquire(timeout=LIMIT)
+    naps: list[None] = []
+    Naps.start(naps, over, 0.1).cast("go")
+    try:
+        eventually(lambda: len(naps) > 2)
+        eventually(answers_meanwhile)
+    finally:
+        over.set()
+
+
+@pytest.mark.parametrize(("threads", "loops"), [(2, 0), (3, 1), (4, 1)])
+def test_one_that_blocks_is_served_what_it_waits_for_by_one_that_blocks(
+    threads: int, loops: int
+) -> None:
+    """With as few threads as may be, a hundred times: the other is not left to wait for long."""
+
+    async def use_the_loop() -> None:
+        await tr.asleep(LIMIT)
+
+    def nap_and_set(event: threading.Event) -> None:
+        time.sleep(0.002)
+        event.set()
+
+    tr.shutdown()
+    with tr.Engine(max_threads=threads):
+        for _ in range(loops):
+            tr.spawn(use_the_loop)
+        first, second = Server.start(), Server.start()
+        for server in [first, second] * 5:
+            server.call(lambda: time.sleep(0.002), timeout=LIMIT)
+        for _ in range(100):
+            event = threading.Event()
+            first.cast(lambda event=event: event.wait(LIMIT))
+            second.cast(lambda event=event: nap_and_set(event))
+            assert event.wait(LIMIT)
+
+
 def test_a_server_handed_off_keeps_its_order_and_never_overlaps() -> None:
     inside, seen = [], []
     server = Server.start()
