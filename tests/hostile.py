@@ -480,6 +480,113 @@ def event_loop() -> list[tr.Pid]:
     return [pid]
 
 
+@kind
+def tasks_on_the_loop() -> list[tr.Pid]:
+    """Some hold the event loop up for a moment, some do not want to be cancelled."""
+
+    async def child(number: int) -> None:
+        try:
+            await asyncio.sleep(chance.random() / 50)
+            if number == 0:
+                time.sleep(chance.random() / 100)
+            elif number == 1:
+                sum(range(chance.randrange(100_000)))
+        except asyncio.CancelledError:
+            if chance.random() < 0.5:
+                raise
+
+    async def parent() -> None:
+        while True:
+            async with asyncio.TaskGroup() as group:
+                for number in range(10):
+                    group.create_task(child(number))
+            done["tasks_on_the_loop"] += 1
+
+    return [tr.spawn(parent)]
+
+
+class AsyncServer(tr.GenServer):
+    """Waits for others on the event loop, and spins there in the end."""
+
+    def init(self, friend: tr.Pid) -> None:
+        self.friend = friend
+
+    async def handle_cast(self, calls: int) -> None:
+        with contextlib.suppress(tr.CallExit):
+            await self.friend.acall(int, timeout=LIMIT)
+            await tr.asleep(chance.random() / 50)
+        done["async_server"] += 1
+        while calls == 0 and chance.random() < 0.5:
+            pass
+        tr.self().cast(calls - 1)
+
+
+@kind
+def async_server() -> list[tr.Pid]:
+    [friend] = sleeper()
+    pid = AsyncServer.start(friend)
+    pid.cast(20)
+    return [pid, friend]
+
+
+@kind
+def coroutines() -> list[tr.Pid]:
+    """A hundred on the core, linked, that pass tokens round, until one of them has enough."""
+
+    async def pass_on(following: tr.Pid) -> None:
+        while True:
+            left = await tr.areceive()
+            if left == 0:
+                raise ValueError("enough")
+            await tr.asleep(0.0001)
+            following.send(left - 1)
+            done["coroutines"] += 1
+
+    async def ring() -> None:
+        following = tr.self()
+        for _ in range(100):
+            following = tr.spawn_link(pass_on, following, scheduler="core")
+        for _ in range(10):
+            following.send(chance.randrange(1000))
+        await pass_on(following)
+
+    return [tr.spawn(ring, scheduler="core")]
+
+
+class Worker(tr.GenServer):
+    """In a process of the system's that may come to any end."""
+
+    def handle_call(self, request: str, caller: tr.From) -> str:
+        if request == "die":
+            os.kill(os.getpid(), chance.choice([signal.SIGKILL, signal.SIGSEGV]))
+        if request == "leave":
+            os._exit(5)
+        return request
+
+
+worker_begun = 0.0
+
+
+@kind
+def os_worker() -> list[tr.Pid]:
+    """One every two seconds: to start an interpreter keeps a processor busy."""
+    global worker_begun
+    if time.monotonic() < worker_begun + 2:
+        return []
+    worker_begun = time.monotonic()
+
+    def use() -> None:
+        tr.trap_exit(True)
+        pid = Worker.start_link(scheduler="process")
+        with contextlib.suppress(tr.CallExit):
+            pid.call("work", timeout=LIMIT)
+            pid.call(chance.choice(["work", "die", "leave"]), timeout=LIMIT)
+            pid.stop(timeout=LIMIT)
+        done["os_worker"] += 1
+
+    return [tr.spawn(use)]
+
+
 threads: list[threading.Thread] = []
 
 

@@ -16,19 +16,33 @@ static bool begin_answer(tri_call *call, tr_ref ref) {
                                           ticket_of(ref, TRI_CALL_FILLING));
 }
 
-static tri_call *own_record(tr_process *self) {
-    tri_call *call = atomic_load(&self->call);
+/* One that is not in use; NULL without memory. */
+static tri_call *free_record(tr_process *self) {
+    _Atomic(tri_call *) *link = &self->call;
+    tri_call *call;
+    while ((call = atomic_load(link)) != NULL && atomic_load(&call->ticket) != 0) link = &call->inner;
     if (call != NULL) return call;
     call = calloc(1, sizeof *call);
-    atomic_store(&self->call, call);
+    atomic_store(link, call);
     return call;
 }
 
+/* The innermost in use; the outermost if none is, NULL if there is none. */
+static tri_call *current_record(const tr_process *self) {
+    tri_call *found = atomic_load(&((tr_process *)self)->call);
+    for (tri_call *call = found; call != NULL; call = atomic_load(&call->inner))
+        if (atomic_load(&call->ticket) != 0) found = call;
+    return found;
+}
+
 void tri_call_free(tr_engine *engine, struct tri_call *call) {
-    if (call == NULL) return;
-    tri_release_term(engine, call->reply);
-    tr_reason_release(call->reason);
-    free(call);
+    while (call != NULL) {
+        tri_call *inner = atomic_load(&call->inner);
+        tri_release_term(engine, call->reply);
+        tr_reason_release(call->reason);
+        free(call);
+        call = inner;
+    }
 }
 
 static bool is_done(tri_call *call) {
@@ -55,20 +69,22 @@ static void take_answer(tri_call *call, tr_term *reply, tr_reason **reason) {
 }
 
 void tri_call_drop(tr_process *process) {
-    tri_call *call = atomic_load(&process->call);
     tr_term reply;
     tr_reason *reason;
-    if (call == NULL || give_up(call)) return;
-    take_answer(call, &reply, &reason);
-    tri_release_term(process->engine, reply);
-    tr_reason_release(reason);
+    for (tri_call *call = atomic_load(&process->call); call != NULL; call = atomic_load(&call->inner)) {
+        if (give_up(call)) continue;
+        take_answer(call, &reply, &reason);
+        tri_release_term(process->engine, reply);
+        tr_reason_release(reason);
+    }
 }
 
 tr_process *tri_call_callee(tr_process *process) {
-    tri_call *call = atomic_load(&process->call);
     tr_process *callee = process->kind == TR_KIND_ASYNC ? tri_await_callee(process) : NULL;
     if (callee != NULL) return callee; /* first: one that calls meanwhile calls who awaits this for it */
-    return call != NULL && call->bond.tied ? call->bond.right : NULL;
+    for (tri_call *call = atomic_load(&process->call); call != NULL; call = atomic_load(&call->inner))
+        if (call->bond.tied) callee = call->bond.right;
+    return callee;
 }
 
 /* The engine kills all that are left, one after the other: who calls one of them hears nothing of its end, but
@@ -139,7 +155,7 @@ static void unregister_call(tr_process *self, tri_call *call) {
 }
 
 static int start(tr_process *self, tr_pid callee, tr_message *request, tr_call_options *options) {
-    tri_call *call = own_record(self);
+    tri_call *call = free_record(self);
     if (call == NULL) return TR_ENOMEM;
     request->ref = tr_ref_new(self->engine);
     request->from = tr_process_pid(self);
@@ -177,7 +193,7 @@ int tr_call(tr_process *self, tr_pid callee, tr_call_options *options) {
 }
 
 bool tr_call_answered(const tr_process *self) {
-    tri_call *call = atomic_load(&((tr_process *)self)->call);
+    tri_call *call = current_record(self);
     return call != NULL && is_done(call);
 }
 
@@ -188,14 +204,14 @@ int tr_call_wait(tr_process *self, uint64_t deadline) {
 }
 
 int tr_call_cancel(tr_process *self) {
-    tri_call *call = atomic_load(&self->call);
+    tri_call *call = current_record(self);
     if (!give_up(call)) return TR_OK;
     unregister_call(self, call);
     return TR_ETIMEDOUT;
 }
 
 void tr_call_take(tr_process *self, tr_term *reply, tr_reason **reason) {
-    tri_call *call = atomic_load(&self->call);
+    tri_call *call = current_record(self);
     unregister_call(self, call);
     take_answer(call, reply, reason);
 }
@@ -210,7 +226,8 @@ static bool answer_await(tr_engine *engine, tr_pid caller, tr_ref ref, tr_term t
 void tr_reply(tr_engine *engine, tr_pid caller, tr_ref ref, tr_term term) {
     tr_process *process = tri_acquire(engine, caller);
     tri_call *call = process != NULL ? atomic_load(&process->call) : NULL;
-    if (call != NULL && begin_answer(call, ref)) {
+    while (call != NULL && !begin_answer(call, ref)) call = atomic_load(&call->inner);
+    if (call != NULL) {
         call->reply = term;
         atomic_store(&call->ticket, ticket_of(ref, TRI_CALL_DONE));
         tri_wake(process);

@@ -11,7 +11,11 @@
  * steps are sequentially consistent, because they also take part in the sleep protocol of process.h.
  * Giving up and answering race for the one step away from WAITING: who gives up too late finds the answer.
  * A caller that is buried gives up, waits for an answer that is being filled in and releases it.
- * The bond tells the callee's end; it is touched under bonds.lock only. */
+ * The bond tells the callee's end; it is touched under bonds.lock only.
+ *
+ * Who waits may be made to call once more before it goes on waiting: a handler of a signal does. That call has a
+ * record of its own, `inner`, made when it is first needed and kept as well. In use is the innermost whose ticket
+ * is not 0; answers find theirs by its Ref. */
 #ifndef TRI_CALL_H
 #define TRI_CALL_H
 
@@ -25,6 +29,7 @@ typedef struct tri_call {
     _Atomic uint64_t ticket;
     tr_term reply;
     tr_reason *reason;
+    _Atomic(struct tri_call *) inner; /* written by the process itself */
 } tri_call;
 
 /* Under bonds.lock. Whether waiting for `callee` would close a cycle; its pids, beginning with the caller's. */

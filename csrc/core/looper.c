@@ -53,11 +53,14 @@ bool tr_loop_run(tr_loop *loop) {
     pthread_mutex_lock(&s->lock);
     bool over = s->ending;
     uint64_t waiting = s->async.count; /* who comes meanwhile, comes next time */
+    atomic_store(&s->loop_runs, waiting > 0);
     pthread_mutex_unlock(&s->lock);
+    if (waiting > 0) tri_ticker_rouse(&loop->engine->ticker);
     loop->inside++;
     for (tr_process *process; waiting > 0 && (process = next_queued(s)) != NULL; waiting--)
         tri_run_slice(worker, process, 0);
     loop->inside--;
+    atomic_store_explicit(&s->loop_runs, false, memory_order_relaxed);
     return !over;
 }
 
@@ -76,6 +79,7 @@ tr_process *tr_loop_enter(tr_loop *loop, tr_process *process, tr_process *as) {
     atomic_store(&process->worker, worker);
     tri_scheduler_enter(process);
     if (tri_is_dead(process)) tri_scheduler_mark(process);
+    if (before == NULL) tri_ticker_rouse(&loop->engine->ticker); /* after it has a target: is_loop_watched */
     return before;
 }
 
@@ -83,6 +87,7 @@ void tr_loop_leave(tr_loop *loop, tr_process *process, tr_process *before) {
     tr_engine *engine = loop->engine;
     tri_worker *worker = worker_of(loop);
     tri_scheduler_leave(process, before);
+    if (atomic_load_explicit(&worker->slow.flagged, memory_order_relaxed) != 0) tri_slow_ended(worker, process);
     worker->thread.current = before;
     count_serial(worker, before == NULL);
     loop->inside--;

@@ -300,6 +300,15 @@ static void preempt_all(tri_scheduler *s) {
         atomic_store_explicit(&worker->preempt, true, memory_order_relaxed);
 }
 
+/* Whether the event loop is in a step, or has been since the last tick: it may turn out to be slow. */
+static bool is_loop_watched(tri_scheduler *s) {
+    tri_worker *worker = s->looper;
+    if (worker == NULL || s->engine->slow.limit == 0) return false;
+    uint64_t before = s->loop_serial;
+    s->loop_serial = atomic_load(&worker->serial);
+    return s->loop_serial != before || atomic_load(&s->loop_runs) || atomic_load(&worker->target) != 0;
+}
+
 int tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
     tri_worker *core = NULL, *standby = NULL, *searcher, *looper;
     pthread_mutex_lock(&s->lock);
@@ -308,7 +317,7 @@ int tri_scheduler_tick(tri_scheduler *s, uint64_t now) {
     if (tri_turnstile_tick(s, now)) soon = true;
     if (now > s->handoffs_until) s->handoffs_until = 0;
     bool guarded = s->handoffs_until != 0;
-    bool seldom = s->elastic_count + s->detached_count > s->waiting_count;
+    bool seldom = s->elastic_count + s->detached_count > s->waiting_count || is_loop_watched(s);
     if (s->core_count > 0) s->standby_until = now + TRI_STANDBY_STAYS;
     if (s->core_count > 0 || s->looper != NULL || tri_pool_has_work(s)) preempt_all(s);
     bool overlooked = tri_is_overlooked(s);

@@ -154,6 +154,8 @@ typedef struct tri_scheduler {
     tri_queue async;       /* for the loop */
     tri_worker *looper;    /* who has the role LOOP */
     struct tr_loop *loop;  /* the loop it runs, once that is ready */
+    _Atomic bool loop_runs; /* slices of processes that were queued: set under lock */
+    uint64_t loop_serial;  /* at the last tick: the looper's */
     _Atomic(tri_worker *) workers; /* only grows */
     tri_worker *idle;
     tri_worker *active; /* with one place: who has it */

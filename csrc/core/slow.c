@@ -34,7 +34,8 @@ static void describe(tri_worker *worker, tr_process *process, tr_slow *about) {
     about->elapsed = now > began ? now - began : 0;
     about->how = atomic_load(&suspect->how);
     about->kind = atomic_load_explicit(&suspect->kind, memory_order_relaxed);
-    about->subject = host->subject == NULL ? NULL : host->subject(host->context, process);
+    about->on_loop = atomic_load_explicit(&worker->role, memory_order_relaxed) == TRI_ROLE_LOOP;
+    if (host->subject != NULL) about->subject = host->subject(host->context, process, &about->pid);
 }
 
 /* The reporter, attached. */

@@ -5,7 +5,7 @@
  * between. It is no worker; a host whose log is slow delays nobody.
  *
  * A callback is slow when its process is of kind TR_KIND_CORE and it neither returned nor waited in the engine
- * for as long as the limit. It is flagged once, and told once, by whoever takes the flag first: the
+ * for as long as the limit; so is a step on the host's event loop, since all others on it wait. It is flagged once, and told once, by whoever takes the flag first: the
  * reporter, who attaches and then sees it still run, stack and all; or its own worker after it has ended,
  * because the interpreter lock was not to be had before (a native stall). The flag is the `serial` of
  * the callback, so that a flag that comes too late hits nobody else.
@@ -36,7 +36,7 @@ typedef struct tri_suspect {
     uint64_t thread;   /* pthread_self(), set when the thread begins, then constant */
     int task;          /* the same as the system numbers it, where it tells of tasks; else 0 */
     uint64_t waits;    /* begun in the engine; under scheduler.lock */
-    _Atomic bool counts;    /* it runs a process of kind TR_KIND_CORE: its own, relaxed */
+    _Atomic bool counts;    /* it runs a process of kind TR_KIND_CORE, or the event loop: its own, relaxed */
     _Atomic uint32_t kind;  /* of the message that it handles: its own, relaxed */
     /* The ticker's: the callback it saw last, and when for the first time; when half the limit had
      * passed (0: not yet), and the thread's CPU time then. */
@@ -73,8 +73,8 @@ void tri_slow_begin(struct tri_worker *worker);
 /* Whether its thread runs or would like to. Any thread; asks the system, so for rare use. */
 bool tri_slow_is_runnable(const tri_suspect *suspect);
 /* It begins a slice: before its serial says so. */
-static inline void tri_slow_slice(tri_suspect *suspect, const tr_process *process) {
-    bool counts = tr_process_kind(process) == TR_KIND_CORE;
+static inline void tri_slow_slice(tri_suspect *suspect, const tr_process *process, bool on_loop) {
+    bool counts = on_loop || tr_process_kind(process) == TR_KIND_CORE;
     atomic_store_explicit(&suspect->counts, counts, memory_order_relaxed);
     atomic_store_explicit(&suspect->kind, TR_SLOW_FUNCTION, memory_order_relaxed);
 }

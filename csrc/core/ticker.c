@@ -17,6 +17,7 @@ int tri_ticker_init(tri_ticker *ticker, tr_engine *engine) {
     ticker->host = NULL;
     atomic_init(&ticker->running, false);
     atomic_init(&ticker->asleep, false);
+    atomic_init(&ticker->idle, false);
     atomic_init(&ticker->sleeps_until, 0);
     atomic_init(&ticker->ticks, 0);
     tri_wheel_init(&ticker->wheel, tri_clock_now(&engine->clock));
@@ -79,10 +80,12 @@ static uint64_t next_tick(int need) {
 /* Whether to go on. Sleeps until the next timer, or until the next tick. */
 static bool sleep(tri_ticker *ticker, int need) {
     bool asleep = need == TRI_TICK_NEVER || need == TRI_TICK_SELDOM;
-    uint64_t until = next_tick(need);
+    atomic_store(&ticker->idle, need == TRI_TICK_NEVER);
     atomic_store(&ticker->asleep, asleep);
     /* Work that was queued before `asleep` was set poked nobody: look again. */
-    if (asleep && tick(ticker) == TRI_TICK_SOON) return true;
+    int again = asleep ? tick(ticker) : need;
+    if (asleep && again == TRI_TICK_SOON) return true;
+    uint64_t until = next_tick(need == TRI_TICK_NEVER ? again : need);
     pthread_mutex_lock(&ticker->lock);
     bool go_on = !ticker->ending;
     if (!ticker->engine->options.virtual_time) {
@@ -127,6 +130,11 @@ void tri_ticker_poke(tri_ticker *ticker) {
     ensure_started(ticker);
     atomic_store_explicit(&ticker->running, ticker->started, memory_order_release);
     pthread_mutex_unlock(&ticker->lock);
+}
+
+void tri_ticker_rouse(tri_ticker *ticker) {
+    if (atomic_load(&ticker->idle) && atomic_exchange(&ticker->idle, false))
+        tri_parker_unpark(&ticker->parker);
 }
 
 bool tri_ticker_add(tri_ticker *ticker, tri_timer *timer, uint64_t deadline) {

@@ -2,7 +2,7 @@
  *
  * It sleeps until the next timer, or for a millisecond while the scheduler is busy; after 20 quiet
  * ticks it sleeps for good until somebody pokes it, so that an idle engine costs nothing, or for 20 ms
- * at a time while a callback is under way. While callbacks keep blocking and the core is idle between them, it
+ * at a time while a callback is under way, or the event loop is in use and slow steps are to be told. While callbacks keep blocking and the core is idle between them, it
  * ticks every 4 ms: then no callback that comes back needs to poke it, and few wake beside it.
  *
  * It is started by the first poke or timer. The wheel is under `lock`; timers fire outside it. Under virtual time the
@@ -26,7 +26,8 @@ typedef struct tri_ticker {
     bool started;              /* under lock */
     bool ending;               /* under lock */
     _Atomic bool running;      /* started, as seen without the lock */
-    _Atomic bool asleep;       /* sleeps without ticking */
+    _Atomic bool asleep;       /* sleeps without ticking, or ticks seldom */
+    _Atomic bool idle;         /* sleeps without ticking */
     _Atomic uint64_t sleeps_until;
     _Atomic uint64_t ticks;    /* written by the thread alone, relaxed: to look at */
     tri_parker parker;
@@ -38,6 +39,8 @@ void tri_ticker_fini(tri_ticker *ticker);
 
 /* There is work: tick from now on. Cheap when it ticks already. */
 void tri_ticker_poke(tri_ticker *ticker);
+/* There is something to look at now and then: the ticker, which runs, does not sleep for good. Cheap else. */
+void tri_ticker_rouse(tri_ticker *ticker);
 
 /* End the thread and wait for it. Detached callers. */
 void tri_ticker_end(tri_ticker *ticker);

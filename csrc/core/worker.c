@@ -135,7 +135,8 @@ void tri_run_slice(tri_worker *worker, tr_process *process, uint64_t since) {
     const tr_behaviour *behaviour = process->behaviour;
     uint64_t handled = 1, deadline = TR_FOREVER;
     int wait = TR_STEP_MESSAGE;
-    tri_slow_slice(&worker->slow, process);
+    int role = atomic_load_explicit(&worker->role, memory_order_relaxed);
+    tri_slow_slice(&worker->slow, process, role == TRI_ROLE_LOOP);
     add(&worker->serial, 1);
     process->thread = &worker->thread;
     if (atomic_load_explicit(&process->worker, memory_order_relaxed) != worker)

@@ -128,7 +128,8 @@ enum { TR_SLOW_BLOCKS, TR_SLOW_SPINS, TR_SLOW_STALLS, TR_SLOW_STARVES };
 
 #define TR_SLOW_FUNCTION UINT32_MAX
 
-/* A callback of a process of kind TR_KIND_CORE that took longer than the limit, waits in the engine apart. */
+/* A callback of a process of kind TR_KIND_CORE, or a step on the host's event loop, that took longer than the limit,
+ * waits in the engine apart. */
 typedef struct tr_slow {
     tr_pid pid;
     tr_term subject;  /* tr_host.subject's; the host's to release */
@@ -136,6 +137,7 @@ typedef struct tr_slow {
     int how;
     uint64_t elapsed;
     bool over;        /* it has ended; else it still ran a moment ago */
+    bool on_loop;     /* the event loop waits for it */
     uint64_t thread;  /* pthread_self() of its thread; 0 if over */
 } tr_slow;
 
@@ -173,9 +175,9 @@ typedef struct tr_host {
     /* Tell the user of a slow callback (tr_slow, which says what is taken over), once each. Attached,
      * on a thread of its own, or on the callback's after it. NULL: nobody is told. */
     void (*slow)(void *context, const tr_slow *slow);
-    /* A reference to what a process runs, for tr_slow; NULL if there is nothing to refer to. Attached;
-     * for a few instructions: runs no host code. */
-    tr_term (*subject)(void *context, tr_process *process);
+    /* A reference to what a process runs, for tr_slow; NULL if there is nothing to refer to. *pid may be set to
+     * whom it acts for. Attached; for a few instructions: runs no host code. */
+    tr_term (*subject)(void *context, tr_process *process, tr_pid *pid);
     /* Tell the user that work waits for threads, of which there may be no more than `limit`, or
      * of which the system gives no more; once an episode. Attached, on a thread of its own. */
     void (*out_of_threads)(void *context, uint32_t limit, bool by_system);

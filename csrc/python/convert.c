@@ -113,9 +113,11 @@ static PyObject *exit_to_python(tr_state *state, tr_message *message) {
     return exit;
 }
 
-/* A call that reached a process which is no server: what it needs to answer it. */
+/* A call that reached a process which is no server: what it needs to answer it. To be asked to stop is answered by
+ * ending, and in no other way. */
 static PyObject *call_to_python(tr_state *state, tr_message *message) {
-    PyObject *from = tr_from_new(state, message->from, message->ref);
+    tr_ref ref = message->kind == TR_MESSAGE_STOP ? 0 : message->ref;
+    PyObject *from = tr_from_new(state, message->from, ref);
     if (from == NULL) return NULL;
     PyObject *request = message->term != NULL ? (PyObject *)message->term : Py_None;
     PyObject *result = PyTuple_Pack(3, state->texts.call_tag, from, request);

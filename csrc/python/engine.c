@@ -330,6 +330,7 @@ PyObject *tr_forked(PyObject *module, PyObject *unused) {
     tr_state *state = tr_state_of(module);
     atomic_store(&state->stopped, false);
     state->main_thread = PyThread_get_thread_ident();
+    tr_runs_loop = false; /* the engine's loop is the parent's */
     new_program(state);
     tr_arms_forked(state);
     if (tr_talk_init(state) != 0) return NULL;

@@ -29,13 +29,40 @@ struct tr_loop_state {
 
 /* ---- Doors --------------------------------------------------------------------------------------*/
 
-/* Takes over `value`. A future that is done already was cancelled: nobody waits for it. */
-void tr_give(tr_state *state, PyObject *future, PyObject *value) {
+/* What a handler of a signal raised while one future was given its result: the others get theirs all the same, then
+ * it goes on. What else is raised means a future that is done already: it was cancelled, nobody waits for it. */
+typedef struct raised {
+    PyObject *type, *value, *traceback; /* owned; NULL: nothing */
+} raised;
+
+static void keep_raised(raised *kept) {
+    if (!PyErr_Occurred()) return;
+    if (kept->type != NULL || PyErr_ExceptionMatches(PyExc_Exception))
+        PyErr_Clear();
+    else
+        PyErr_Fetch(&kept->type, &kept->value, &kept->traceback);
+}
+
+/* -1 if there is something. */
+static int raise_kept(raised *kept) {
+    if (kept->type == NULL) return 0;
+    PyErr_Restore(kept->type, kept->value, kept->traceback);
+    return -1;
+}
+
+/* Takes over `value`; it may be NULL, with an exception. */
+static void give(tr_state *state, PyObject *future, PyObject *value, raised *kept) {
     PyObject *done = NULL;
     if (value != NULL) done = PyObject_CallMethodOneArg(future, state->loop->set_result, value);
-    if (done == NULL) PyErr_Clear();
+    keep_raised(kept);
     Py_XDECREF(done);
     Py_XDECREF(value);
+}
+
+void tr_give(tr_state *state, PyObject *future, PyObject *value) {
+    raised kept = {0};
+    give(state, future, value, &kept);
+    if (raise_kept(&kept) != 0) PyErr_Clear(); /* on the engine's thread, where no signal is handled */
 }
 
 static PyObject *unanswered(tr_state *state, tr_await *await) {
@@ -46,32 +73,38 @@ static PyObject *unanswered(tr_state *state, tr_await *await) {
     return PyObject_CallFunction(state->python.Unanswered, "sN", outcomes[await->outcome], reason);
 }
 
-static void complete(tr_state *state, tr_await *await) {
+static void complete(tr_state *state, tr_await *await, raised *kept) {
     PyObject *value = await->reply;
     await->reply = NULL;
     if (await->outcome != TR_AWAIT_REPLY) value = unanswered(state, await);
-    tr_give(state, await->context, value);
+    give(state, await->context, value, kept);
     Py_DECREF((PyObject *)await->context);
     tr_await_free(await);
 }
 
-static void complete_all(tr_state *state, tr_await *await) {
+static void complete_all(tr_state *state, tr_await *await, raised *kept) {
     while (await != NULL) {
         tr_await *next = await->next;
-        complete(state, await);
+        complete(state, await, kept);
         await = next;
     }
 }
 
-void tr_wake_all(tr_state *state, PyObject **futures) {
+static void wake_all(tr_state *state, PyObject **futures, raised *kept) {
     PyObject *waiting = *futures, *future, *value;
     Py_ssize_t at = 0;
     if ((*futures = PyDict_New()) == NULL) { /* without memory they are woken again */
         PyErr_Clear();
         *futures = Py_NewRef(waiting);
     }
-    while (PyDict_Next(waiting, &at, &future, &value)) tr_give(state, future, Py_NewRef(Py_None));
+    while (PyDict_Next(waiting, &at, &future, &value)) give(state, future, Py_NewRef(Py_None), kept);
     Py_DECREF(waiting);
+}
+
+void tr_wake_all(tr_state *state, PyObject **futures) {
+    raised kept = {0};
+    wake_all(state, futures, &kept);
+    if (raise_kept(&kept) != 0) PyErr_Clear(); /* as in tr_give */
 }
 
 /* ---- The engine's own loop ----------------------------------------------------------------------*/
@@ -100,6 +133,13 @@ int tr_refuse_to_block(tr_state *state, const char *what, const char *twin) {
     PyErr_Format(PyExc_RuntimeError,
                  "%s would block the engine's event loop and all that runs there; use `await %s`",
                  what, twin);
+    return -1;
+}
+
+int tr_refuse_mail(tr_state *state, const char *what) {
+    tr_owner *owner = tr_runs_loop ? tr_owner_here(state) : NULL;
+    if (owner == NULL || owner->as == NULL) return 0;
+    PyErr_Format(PyExc_RuntimeError, "%s is for functions and servers; a stage has handle_info", what);
     return -1;
 }
 
@@ -143,9 +183,14 @@ void tr_loop_end_here(void) {
 static PyObject *door_open(PyObject *object, PyObject *unused) {
     (void)unused;
     door *self = (door *)object;
+    raised kept = {0};
     tr_release_deferred(self->state);
-    complete_all(self->state, tr_loop_take(self->loop));
-    if (tr_loop_has_mail(self->loop)) tr_wake_all(self->state, &self->mail);
+    complete_all(self->state, tr_loop_take(self->loop), &kept);
+    if (tr_loop_has_mail(self->loop)) wake_all(self->state, &self->mail, &kept);
+    if (raise_kept(&kept) != 0) {
+        if (self != own_door) return NULL;
+        PyErr_Clear(); /* as in tr_give */
+    }
     if (self == own_door && run_processes(self) != 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -259,7 +304,9 @@ static door *door_new(tr_state *state, tr_engine *engine, PyObject *loop) {
 /* The door of an engine that was stopped, or of the parent of a forked child. Who waits there hears of it
  * now: the loop will not open it any more. */
 static int forget(tr_loop_state *loops, PyObject *loop, door *old) {
-    complete_all(old->state, tr_loop_take(old->loop));
+    raised kept = {0};
+    complete_all(old->state, tr_loop_take(old->loop), &kept);
+    if (kept.type != NULL) return raise_kept(&kept); /* the next one takes the door away */
     PyObject *fd = PyLong_FromLong(tr_loop_fd(old->loop));
     PyObject *done =
         fd == NULL ? NULL : PyObject_CallMethodOneArg(loop, loops->remove_reader, fd);
@@ -426,12 +473,7 @@ static PyObject *await_mail(PyObject *module, PyObject *object) {
     unsigned long long deadline = PyLong_AsUnsignedLongLong(object);
     if (deadline == (unsigned long long)-1 && PyErr_Occurred()) return NULL;
     if (wait_begin(&wait, module) != 0) goto done;
-    tr_owner *owner = tr_runs_loop ? tr_owner_here(wait.state) : NULL;
-    if (owner != NULL && owner->as != NULL) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "areceive() waits in functions and servers; a stage has handle_info");
-        goto done;
-    }
+    if (tr_refuse_mail(wait.state, "areceive()") != 0) goto done;
     PyObject *mail = mail_of(wait.state, wait.door);
     if (!tr_runs_loop && !tr_watch(wait.self, wait.door->loop)) {
         result = Py_NewRef(Py_None);

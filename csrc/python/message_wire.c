@@ -8,7 +8,7 @@
 #include "message.h"
 
 /* What is not the default: (metadata, batcher, batch_key, flush, status, exit, reason), None for the
- * default. NULL without an exception if nothing is. */
+ * default. NULL without an exception if nothing is. Under the message's critical section. */
 static PyObject *rest_of(message_object *message) {
     bool plain = (!message->metadata || PyDict_GET_SIZE(message->metadata) == 0) &&
                  !message->batcher && !message->batch_key && !message->flush &&
@@ -24,9 +24,12 @@ static PyObject *rest_of(message_object *message) {
 
 static int pack(message_object *message, Py_ssize_t index, PyObject *data, PyObject **rest,
                 bool *told) {
+    PyObject *more;
+    Py_BEGIN_CRITICAL_SECTION(message);
     PyList_SET_ITEM(data, index, Py_NewRef(message->data ? message->data : Py_None));
     *told = *told || message->acknowledger;
-    PyObject *more = rest_of(message);
+    more = rest_of(message);
+    Py_END_CRITICAL_SECTION();
     if (!more)
         return PyErr_Occurred() ? -1 : 0;
     PyObject *key = PyLong_FromSsize_t(index);

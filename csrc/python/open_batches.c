@@ -378,11 +378,11 @@ static int batches_traverse(PyObject *object, visitproc visit, void *arg) {
     return 0;
 }
 
-/* The batcher's list points into what by_key owns, so it is emptied first. */
+/* The batcher's list points into what by_key owns, so it is forgotten first; it is not walked, for the collector may
+ * have cleared by_key before. */
 static int batches_clear(PyObject *object) {
     batches *self = (batches *)object;
-    while (self->batcher.first)
-        tr_batcher_close(&self->batcher, self->batcher.first);
+    tr_batcher_init(&self->batcher, self->batcher.size, self->batcher.timeout);
     Py_CLEAR(self->by_key);
     Py_CLEAR(self->restarts);
     Py_CLEAR(self->splitter);

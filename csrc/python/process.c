@@ -48,6 +48,8 @@ static const tr_behaviour function_behaviour = {
 PyObject *tr_function_callable(tr_process *process) {
     if (tr_process_behaviour(process) == &tr_coroutine_behaviour)
         return tr_coroutine_callable(tr_process_state(process));
+    if (tr_process_behaviour(process) == &tr_async_function_behaviour)
+        return tr_async_function_callable(tr_process_state(process));
     if (tr_process_behaviour(process) != &function_behaviour) return NULL;
     return ((function *)tr_process_state(process))->callable;
 }
@@ -324,7 +326,8 @@ static bool matches_any(const tr_message *message, void *context) {
 tr_message *tr_receive_match(tr_state *state, tr_process *self, PyObject *match,
                              tr_cursor *cursor) {
     if (match == Py_None) return tr_receive(self, is_server(self) ? matches_any : NULL, NULL, cursor);
-    wanted wanted = {state, ((tr_ref_object *)match)->ref};
+    bool ours = ((tr_ref_object *)match)->engine == tr_engine_id_of(state);
+    wanted wanted = {state, ours ? ((tr_ref_object *)match)->ref : 0}; /* 0: of an engine that was, nothing has it */
     return tr_receive(self, matches_ref, &wanted, cursor);
 }
 
@@ -345,6 +348,7 @@ static PyObject *py_receive(PyObject *module, PyObject *args) {
     if (tr_check_match(state, match) != 0) return NULL;
     if (tr_seconds(timeout, "timeout", true, &nanoseconds) != 0) return NULL;
     if (nanoseconds != 0 && tr_refuse_to_block(state, "receive()", "areceive()") != 0) return NULL;
+    if (tr_refuse_mail(state, "receive()") != 0) return NULL;
     tr_process *self = here(module, &state, &engine);
     if (self == NULL) return NULL;
     uint64_t deadline = tr_deadline(engine, nanoseconds);

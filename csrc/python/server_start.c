@@ -156,16 +156,14 @@ PyObject *tr_server_begin(PyObject *module, PyObject *args, const tr_server_exte
     start start;
     if (parse_start(args, &start) != 0) return NULL;
     tr_engine *engine = tr_engine_get(state);
-    if (engine == NULL || tr_current(state, engine) == NULL) return NULL;
-    if (spawn_server(state, engine, &start, extend, extension) != 0) return NULL;
-    PyObject *pid = tr_pid_new(state, start.pid);
-    if (pid == NULL) return NULL;
-    PyObject *wait = tr_await_request(module, pid, TR_SERVER_INIT, Py_None, start.timeout);
-    if (wait == NULL) {
-        Py_DECREF(pid);
-        return NULL;
-    }
-    return Py_BuildValue("NN", pid, wait);
+    tr_process *self = engine == NULL ? NULL : tr_current(state, engine);
+    if (self == NULL || spawn_server(state, engine, &start, extend, extension) != 0) return NULL;
+    PyObject *pid = tr_pid_new(state, start.pid), *wait = NULL;
+    if (pid != NULL) wait = tr_await_request(module, pid, TR_SERVER_INIT, Py_None, start.timeout);
+    if (wait != NULL) return Py_BuildValue("NN", pid, wait);
+    abandon(engine, self, start.pid);
+    Py_XDECREF(pid);
+    return NULL;
 }
 
 static PyObject *py_begin_server(PyObject *module, PyObject *args) {

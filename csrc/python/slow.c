@@ -3,13 +3,23 @@
  * Called attached: on the core's reporter thread, while the callback still runs, or on the callback's own thread
  * after it. No engine lock is held. */
 #include "server.h"
+#include "task.h"
 
-tr_term tr_host_subject(void *context, tr_process *process) {
-    (void)context;
+static bool is_server(tr_process *process) {
     const tr_behaviour *behaviour = tr_process_behaviour(process);
-    if (behaviour == &tr_server_behaviour || behaviour == &tr_extended_behaviour)
-        return Py_XNewRef(((tr_server *)tr_process_state(process))->instance);
-    return Py_XNewRef(tr_function_callable(process));
+    return behaviour == &tr_server_behaviour || behaviour == &tr_extended_behaviour ||
+           behaviour == &tr_async_server_behaviour;
+}
+
+/* An instance, whose callback it is, or a function. A companion is told as the stage that it acts for. */
+tr_term tr_host_subject(void *context, tr_process *process, tr_pid *pid) {
+    (void)context;
+    if (!is_server(process)) return Py_XNewRef(tr_function_callable(process));
+    tr_server *server = tr_process_state(process);
+    tr_process *stage = server->owner == NULL ? NULL : server->owner->as;
+    if (stage == NULL) return Py_XNewRef(server->instance);
+    *pid = tr_process_pid(stage);
+    return Py_XNewRef(server->owner->instance);
 }
 
 /* ---- The stack ------------------------------------------------------------------------------------
@@ -124,11 +134,11 @@ void tr_host_slow(void *context, const tr_slow *slow) {
     PyObject *pid = stack == NULL ? NULL : tr_pid_new(state, slow->pid);
     PyObject *done = NULL;
     if (pid != NULL)
-        done = PyObject_CallFunction(state->python.log_slow, "OOssdOO", pid,
+        done = PyObject_CallFunction(state->python.log_slow, "OOssdOOO", pid,
                                      slow->subject == NULL ? Py_None : (PyObject *)slow->subject,
                                      tr_server_callback_name(slow->kind), how[slow->how],
                                      (double)slow->elapsed / 1e9, slow->over ? Py_True : Py_False,
-                                     stack);
+                                     slow->on_loop ? Py_True : Py_False, stack);
     finish(state, done);
     Py_XDECREF(pid);
     Py_XDECREF(stack);

@@ -49,7 +49,7 @@ typedef struct tr_python {
     PyObject *Unanswered;    /* (outcome: str, reason): what an await got that is no answer */
     PyObject *acall, *astop; /* the coroutine functions of _asynchronous.py */
     PyObject *run_function;  /* (fn, args, kwargs or None): run it in an operating-system worker */
-    PyObject *log_slow;      /* (pid, subject, callback, how, seconds, over, stack: _slow.py) */
+    PyObject *log_slow;      /* (pid, subject, callback, how, seconds, over, on_loop, stack: _slow.py) */
     PyObject *log_out_of_threads; /* (limit, by_system) */
     PyObject *partial;       /* functools.partial */
     PyObject *run_loop;      /* () -> None: run the engine's event loop on this thread */
@@ -125,7 +125,7 @@ void tr_fork_forget(tr_state *state);
 
 /* slow.c: functions of the host. */
 void tr_host_slow(void *context, const tr_slow *slow);
-tr_term tr_host_subject(void *context, tr_process *process);
+tr_term tr_host_subject(void *context, tr_process *process, tr_pid *pid);
 void tr_host_out_of_threads(void *context, uint32_t limit, bool by_system);
 
 /* Release what detached threads dropped. Attached; runs whatever those objects' ends run. */

@@ -26,6 +26,7 @@ typedef struct tr_driver {
 static int owner_traverse(PyObject *object, visitproc visit, void *arg) {
     tr_owner *self = (tr_owner *)object;
     Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->instance);
     Py_VISIT(self->event_loop);
     Py_VISIT(self->mail);
     Py_VISIT(self->tasks);
@@ -36,6 +37,7 @@ static int owner_traverse(PyObject *object, visitproc visit, void *arg) {
 
 static int owner_clear(PyObject *object) {
     tr_owner *self = (tr_owner *)object;
+    Py_CLEAR(self->instance);
     Py_CLEAR(self->event_loop);
     Py_CLEAR(self->mail);
     Py_CLEAR(self->tasks);
@@ -557,6 +559,8 @@ static void function_release(void *state) {
 const tr_behaviour tr_async_function_behaviour = {
     .name = "function", .step = function_step, .release = function_release};
 
+PyObject *tr_async_function_callable(void *state) { return ((async_function *)state)->callable; }
+
 void *tr_async_function_new(tr_state *state, PyObject *callable, PyObject *args,
                             PyObject *keywords) {
     async_function *self = PyMem_RawCalloc(1, sizeof *self);
@@ -581,25 +585,28 @@ static PyObject *owner_here(PyObject *module, PyObject *unused) {
     return Py_NewRef(owner == NULL ? Py_None : (PyObject *)owner);
 }
 
-/* act_for(pid): what the calling process's coroutines do from now on, they do as that process, which stands
- * still meanwhile. */
-static PyObject *act_for(PyObject *module, PyObject *object) {
+/* act_for(pid, instance): what the calling process's coroutines, callbacks of `instance`, do from now on, they do as
+ * that process, which stands still meanwhile. */
+static PyObject *act_for(PyObject *module, PyObject *args) {
     tr_state *state = tr_state_of(module);
     tr_engine *engine = tr_engine_get(state);
     tr_owner *owner = tr_runs_loop ? tr_owner_here(state) : NULL;
+    PyObject *object, *instance;
     tr_pid pid;
+    if (!PyArg_ParseTuple(args, "OO", &object, &instance)) return NULL;
     if (engine == NULL || tr_only_pid(state, object, &pid) != 0) return NULL;
     if (owner == NULL || owner->as != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "act_for() is for companions");
         return NULL;
     }
+    Py_XSETREF(owner->instance, Py_NewRef(instance));
     owner->as = tr_process_acquire(engine, pid);
     if (owner->as == NULL) return tr_raise(state, "noproc", object);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef functions[] = {
-    {"act_for", act_for, METH_O, "act_for(pid): see _companion.py"},
+    {"act_for", act_for, METH_VARARGS, "act_for(pid, instance): see _companion.py"},
     {"owner", owner_here, METH_NOARGS, "The Owner of the running code on the event loop, or None."},
     {NULL, NULL, 0, NULL},
 };

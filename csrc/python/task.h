@@ -18,7 +18,10 @@ typedef struct tr_owner {
     PyObject_HEAD
     tr_state *state;      /* borrowed */
     tr_process *process;  /* acquired at its first step, until the owner goes; NULL before */
-    tr_process *as;       /* acquired: who it acts for, or NULL; see _companion.py */
+    /* Acquired: who it acts for, or NULL; see _companion.py. Set once, after the next, on the loop's thread; the
+     * core's reporter reads both, too, while that is inside the process. */
+    _Atomic(tr_process *) as;
+    PyObject *instance;   /* owned: whose callbacks these are, or NULL */
     tr_loop *loop;        /* borrowed; the engine's own */
     PyObject *event_loop; /* owned; the asyncio loop */
     PyObject *mail;       /* owned: a dict, the futures that wait for a message */
@@ -50,11 +53,14 @@ bool tr_owner_run(tr_owner *owner, PyObject *coroutine, PyObject *context, bool 
 /* Who the calling code belongs to on the event loop, borrowed, or NULL. */
 tr_owner *tr_owner_here(tr_state *state);
 
+/* The calling code acts for a stage, whose mailbox is the stage's own: RuntimeError. 0 or -1. */
+int tr_refuse_mail(tr_state *state, const char *what);
 /* The running thread is the event loop's: RuntimeError that names the awaitable twin. 0 or -1. */
 int tr_refuse_to_block(tr_state *state, const char *what, const char *twin);
 
-/* Behaviour of an async function, and what it is spawned with. */
+/* Behaviour of an async function, its callable (borrowed), and what it is spawned with. */
 extern const tr_behaviour tr_async_function_behaviour;
+PyObject *tr_async_function_callable(void *state);
 void *tr_async_function_new(tr_state *state, PyObject *callable, PyObject *args,
                             PyObject *keywords);
 

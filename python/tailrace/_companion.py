@@ -41,9 +41,9 @@ async def _outcomes(function: Callable[[Any], Awaitable[Any]], items: list[Any])
 class _Runner(GenServer):
     """The server on the event loop."""
 
-    def init(self, stage: _core.Pid) -> None:
+    def init(self, stage: _core.Pid, instance: object) -> None:
         _core.monitor(stage)
-        _core.act_for(stage)
+        _core.act_for(stage, instance)
 
     async def handle_call(
         self, request: Callable[[], Awaitable[Any]], caller: _core.From
@@ -67,9 +67,12 @@ class Companion:
         The coroutine is made there, by whoever runs it: of one that is made here, and never gets
         there because the stage is killed, Python would say that it was never awaited.
         """
+        return self._run(function, functools.partial(function, *args, **kwargs))
+
+    def _run(self, callback: Any, request: Callable[[], Awaitable[Any]]) -> Any:
         if self._runner is None:
-            self._runner = _Runner.start_link(_core.self())
-        request = functools.partial(function, *args, **kwargs)
+            instance = getattr(callback, "__self__", None)
+            self._runner = _Runner.start_link(_core.self(), instance)
         returned, value = _core.call(self._runner, request, None)
         if returned:
             return value
@@ -79,7 +82,8 @@ class Companion:
         self, function: Callable[[Any], Awaitable[Any]], items: list[Any]
     ) -> list[Outcome]:
         """Have a coroutine function called with each item, all at the same time."""
-        outcomes: list[Outcome] = self.run(_outcomes, function, items)
+        request = functools.partial(_outcomes, function, items)
+        outcomes: list[Outcome] = self._run(function, request)
         return outcomes
 
     def plain(self, callback: Any) -> Any:

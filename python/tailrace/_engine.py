@@ -145,8 +145,8 @@ class Engine:
         max_threads: how many threads the engine may start (default 512). When they are used up,
             work waits for one to be free, and a warning is logged.
         slow_callback: seconds > 0 after which a callback is logged as slow, with its stack, once,
-            waits in the engine not counted; None: never. What has scheduler "thread" may take as
-            long as it likes.
+            waits in the engine not counted; on the event loop, a step from one `await` to the
+            next; None: never. What has scheduler "thread" may take as long as it likes.
         stop_timeout: how many seconds processes get to end when the engine is stopped without a
             time of its own, at the end of the interpreter too (default 10). A pipeline that is
             drained then needs at least its `drain_timeout`.

@@ -29,12 +29,34 @@ _HOW = {
     ),
 }
 
+_HOW_ON_LOOP = {
+    "blocks": (
+        "it blocks the event loop, so that no other async callback runs; await something that "
+        "does not, or `await asyncio.to_thread(...)`"
+    ),
+    "computes": (
+        "it computes on the event loop, so that no other async callback runs; that belongs into "
+        "`await asyncio.to_thread(...)`, or into a function or handler with another scheduler"
+    ),
+}
+
+_BELOW = ("asyncio.", "uvloop", "tailrace._event_loop", "tailrace._companion")
+"""What runs the steps of the event loop."""
+
+
+def _above(stack: Stack) -> Stack:
+    """The frames of a step on the event loop, without those that run it."""
+    count = len(stack)
+    while count and str(stack[count - 1][2].get("__name__")).startswith(_BELOW):
+        count -= 1
+    return stack[:count]
+
 
 def _name(subject: object, callback: str, stack: Stack) -> str:
     """The callback: a function's name, or the class's and the method's."""
     if not callback and callable(subject) and hasattr(subject, "__qualname__"):
         return str(subject.__qualname__)
-    if not callback and stack:  # a stage's: the outermost frame is it
+    if not callback and stack:  # a stage's, an async server's: the outermost frame is it
         callback = stack[-1][0].co_name
     owner = "" if subject is None else type(subject).__qualname__
     return ".".join(filter(None, (owner, callback))) or "a callback"
@@ -56,17 +78,20 @@ def callback(
     how: str,
     seconds: float,
     over: bool,
+    on_loop: bool,
     stack: Stack,
 ) -> None:
     """Log a slow callback: who, which, how long and in what way; where, while it still runs."""
+    stack = _above(stack) if on_loop else stack
     name = _name(subject, callback, stack)
+    hint = _HOW_ON_LOOP[how] if on_loop else _HOW[how]
     took = f"{'took' if over else 'has taken'} {seconds:.3g} s"
     going_on = "" if over else " and goes on"
     where = ""
     if stack:
         where = "\nStack (most recent call last):\n" + _format(stack)
     who = short(pid)
-    logger.warning("process %s: %s %s%s; %s%s", who, name, took, going_on, _HOW[how], where)
+    logger.warning("process %s: %s %s%s; %s%s", who, name, took, going_on, hint, where)
 
 
 def out_of_threads(limit: int, by_system: bool) -> None:

@@ -18,8 +18,9 @@ static void note(void *context, const tr_slow *slow) {
     atomic_store(&told, at + 1);
 }
 
-static tr_term subject_of(void *context, tr_process *process) {
+static tr_term subject_of(void *context, tr_process *process, tr_pid *pid) {
     (void)context;
+    CHECK_EQ(*pid, tr_process_pid(process));
     return tr_process_state(process);
 }
 

@@ -151,6 +151,22 @@ def test_fork_in_a_callback() -> None:
     )
 
 
+@pytest.mark.parametrize("how", ["async def", "def"])
+def test_fork_on_the_event_loop(how: str) -> None:
+    """In the child it is no event loop's thread any more: what blocks may be used there."""
+    assert_prints(
+        f"""
+        parents, me = Server.start(), tr.self()
+        {how} fork():
+            me.send(in_child())
+        tr.spawn(fork, scheduler="asyncio")
+        print(tr.receive(timeout=60))
+        print(parents.call(lambda: "parent lives"))
+        """,
+        "0", "parent lives",
+    )
+
+
 @pytest.mark.parametrize("where", ["Server.start().call", "run"])
 def test_a_callback_that_returns_in_the_child_ends_the_child(where: str) -> None:
     assert_prints(

@@ -132,7 +132,7 @@ def test_what_another_process_puts_is_found_by_looking(tmp_path: Path) -> None:
 def test_until_empty_waits_for_the_delayed_and_the_leased(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     done: list[tuple[str, int]] = []
-    with Queue(path, lease=0.1, until_empty=True) as queue, Queue(path, lease=0.1) as other:
+    with Queue(path, until_empty=True) as queue, Queue(path, lease=0.1) as other:
         other.put("leased")
         other._lease(1)
         other.put("delayed", delay=0.1)

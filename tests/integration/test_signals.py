@@ -115,6 +115,41 @@ def test_a_signal_handler_may_use_the_engine() -> None:
     )
 
 
+def test_a_signal_handler_may_call_while_the_program_waits_for_an_answer() -> None:
+    """The answer to the handler's call, and the one to the call that it came in, find their way.
+
+    The second is there before the handler's own; the callees end, which their callers may hear.
+    """
+    assert_prints(
+        """
+        one, two, three = Server.start(), Server.start(), Server.start()
+        go_on = threading.Event()
+
+        def wait():
+            go_on.wait(60)
+            return "first"
+
+        def handle(*args):
+            print(two.call(lambda: "second", timeout=60))
+            go_on.set()
+            two.call(lambda: one.call(lambda: "the first is answered", timeout=60), timeout=60)
+            print(Server.start(timeout=60).call(lambda: "third", timeout=60))
+            two.stop()
+
+        signal.signal(signal.SIGALRM, handle)
+        for _ in range(3):
+            two = Server.start()
+            go_on.clear()
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            print(one.call(wait, timeout=60))
+        for server in one, three:
+            server.stop()
+        print(Server.start().call(lambda: "served", timeout=60))
+        """,
+        *["second", "third", "first"] * 3, "served",
+    )
+
+
 def test_ctrl_c_is_prompt_when_another_thread_imported_the_package() -> None:
     text = """
 import threading

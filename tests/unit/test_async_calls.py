@@ -66,6 +66,34 @@ def test_ten_thousand_calls_in_flight_get_their_own_answers() -> None:
     assert run(main()) == list(range(10_000))
 
 
+def test_what_a_signal_handler_raises_while_answers_are_given_out_is_not_lost() -> None:
+    """It leaves the loop, as it does wherever else it comes; run again, all have their answers."""
+    raised = []
+
+    async def call(request: int) -> int:
+        return int(await echo.acall(request, LIMIT))
+
+    def call_soon(callback: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        handle = plain(callback, *args, **options)
+        if len(raised) < 2 and isinstance(getattr(callback, "__self__", None), asyncio.Task):
+            raised.append(callback)
+            raise KeyboardInterrupt
+        return handle
+
+    echo = Echo.start()
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        plain = loop.call_soon
+        tasks = [loop.create_task(call(n)) for n in range(10)]
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.call_soon = call_soon  # type: ignore[method-assign, assignment]
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.wait(tasks, timeout=LIMIT))
+        loop.call_soon = plain  # type: ignore[method-assign]
+        assert raised
+        assert loop.run_until_complete(asyncio.gather(*tasks)) == [*range(10)]
+
+
 def test_a_late_answer_is_dropped() -> None:
     async def main() -> None:
         server = Server.start_link()

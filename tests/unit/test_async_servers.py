@@ -234,6 +234,22 @@ def test_awaited_starts() -> None:
     asyncio.run(main())
 
 
+def test_a_start_that_cannot_be_awaited_leaves_nothing_behind() -> None:
+    """A coroutine on the core has no event loop to await it on."""
+
+    async def start(link: bool) -> None:
+        for _ in range(2):
+            with pytest.raises(RuntimeError):
+                await (Server.astart_link if link else Server.astart)([], name="nobody")
+
+    before = set(tr.processes())
+    for link in (False, True):
+        _, ref = tr.spawn_monitor(start, link, scheduler="core")
+        assert tr.receive(ref, timeout=LIMIT).reason == "normal"
+    eventually(lambda: tr.whereis("nobody") is None)
+    eventually(lambda: set(tr.processes()) <= before)
+
+
 def test_on_the_loop_a_start_is_awaited() -> None:
     async def process() -> None:
         with pytest.raises(RuntimeError, match="await astart_link"):

@@ -92,6 +92,25 @@ def test_stages_start_from_an_event_loop() -> None:
     asyncio.run(main())
 
 
+def test_the_mailbox_of_a_stage_is_its_own() -> None:
+    """A callback neither waits for messages nor takes them away; `handle_info` gets them."""
+    got = []
+
+    class Looks(tr.Consumer):
+        async def handle_events(self, events: list[int], sender: Any) -> None:
+            for look in (lambda: tr.receive(timeout=0), tr.areceive):
+                with pytest.raises(RuntimeError, match="a stage has handle_info"):
+                    await look()
+            tr.self().send("looked")
+
+        def handle_info(self, message: object) -> None:
+            got.append(message)
+
+    looks = Looks.start(options=subscribed(Numbers.start_link()))
+    eventually(lambda: got[:1] == ["looked"])
+    looks.stop()
+
+
 def test_o3_an_exception_ends_the_stage() -> None:
     error = ValueError("x")
 

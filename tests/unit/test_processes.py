@@ -1,5 +1,6 @@
 """Processes, messages and receive (O1 to O15, O18 to O21, O23 to O25)."""
 
+import asyncio
 import contextvars
 import logging
 import pickle
@@ -506,3 +507,39 @@ def test_a_process_that_is_no_server_can_answer_a_call() -> None:
     pid.cast("more")
     thread.join()
     assert results == [("$call", "question", ("$cast", "more"))]
+
+
+@pytest.mark.parametrize("how", ["stop", "astop", "astop on the core"])
+def test_a_process_that_is_no_server_answers_a_stop_by_ending_only(how: str) -> None:
+    def answer() -> None:
+        _, caller, _ = tr.receive()
+        tr.reply(caller, "no answer")
+        raise tr.ProcessExit("ended")
+
+    async def stop() -> None:
+        await tr.astop(pid, "ended")
+
+    pid = tr.spawn(answer)
+    if how == "stop":
+        tr.stop(pid, "ended", timeout=LIMIT)
+    elif how == "astop":
+        asyncio.run(stop())
+    else:
+        _, ref = tr.spawn_monitor(stop, scheduler="core")
+        assert tr.receive(ref, timeout=LIMIT).reason == "normal"
+    assert not pid.alive
+
+
+def test_a_ref_of_an_engine_that_was_shut_down_matches_nothing() -> None:
+    def monitored() -> tuple[tr.Pid, tr.Ref]:
+        return tr.spawn_monitor(tr.receive)
+
+    tr.shutdown()
+    with tr.Engine():
+        _, old = monitored()
+    tr.Engine()
+    pid, new = monitored()
+    pid.exit("kill")
+    eventually(lambda: not pid.alive)
+    assert tr.receive(old, timeout=0.01, default=None) is None
+    assert tr.receive(new, timeout=LIMIT).reason == "killed"

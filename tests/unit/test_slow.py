@@ -1,5 +1,6 @@
 """Slow callbacks and the lack of threads are logged: once, with who, where and how (O83, O90)."""
 
+import asyncio
 import ctypes
 import logging
 import queue
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support import GIL, LIMIT, eventually
@@ -104,7 +106,7 @@ def test_callbacks_that_wake_while_they_are_shown_come_to_no_harm(records: Recor
             server.cast(number)
         for _ in servers:
             assert left.acquire(timeout=LIMIT)
-    assert all("Naps.handle_cast" in text for text in records.seen)
+    assert [text for text in records.seen if "Naps.handle_cast" not in text] == []
     stacks = [text for text in records.seen if "Stack (most recent call last)" in text]
     assert any("in go_deep" in text for text in stacks)
 
@@ -172,6 +174,126 @@ def test_a_function_on_the_core_is_named(records: Records) -> None:
         tr.spawn(told.wait, LIMIT, scheduler="core")
         assert "Event.wait has taken" in records.next()
         told.set()
+
+
+def wait_on_the_loop(event: threading.Event) -> None:
+    assert event.wait(LIMIT)
+
+
+class Blunder(tr.GenServer):
+    """Its callbacks are on the event loop, and block it."""
+
+    async def handle_cast(self, event: threading.Event) -> None:
+        await tr.asleep(0)
+        wait_on_the_loop(event)
+
+    def handle_info(self, event: threading.Event) -> None:
+        wait_on_the_loop(event)
+
+
+class BlunderingStage(tr.Producer):
+    async def handle_demand(self, demand: int) -> list[int]:
+        return []
+
+    async def handle_cast(self, event: threading.Event) -> None:
+        await tr.asleep(0)
+        wait_on_the_loop(event)
+
+
+async def blunder(event: threading.Event) -> None:
+    await tr.asleep(0)
+    wait_on_the_loop(event)
+
+
+async def blunder_in_a_task(event: threading.Event) -> None:
+    await asyncio.create_task(blunder(event))
+
+
+BLUNDERS: dict[str, tuple[Any, str]] = {
+    "blunder": (blunder, "spawn"),
+    "blunder_in_a_task": (blunder_in_a_task, "spawn"),
+    "Blunder.handle_cast": (Blunder, "cast"),
+    "Blunder.handle_info": (Blunder, "send"),
+    "BlunderingStage.handle_cast": (BlunderingStage, "cast"),
+}
+
+
+@pytest.mark.parametrize("name", BLUNDERS)
+def test_what_blocks_the_event_loop_is_told(records: Records, name: str) -> None:
+    """All that runs there waits for it: who it is, which of its callbacks, and where."""
+    who, way = BLUNDERS[name]
+    event = threading.Event()
+    with tr.Engine(slow_callback=0.3):
+        pid = tr.spawn(who, event) if way == "spawn" else who.start()
+        if way != "spawn":
+            getattr(pid, way)(event)
+        text = records.next()
+        event.set()
+    first = text.splitlines()[0]
+    assert repr(pid) in first
+    assert f"{name} has taken 0." in first
+    assert "blocks the event loop" in first
+    assert "asyncio.to_thread" in first
+    stack = text.split("Stack (most recent call last):")[1]
+    assert "assert event.wait(LIMIT)" in stack
+    assert "asyncio" not in stack
+    assert records.seen == [text]
+
+
+def test_a_pipelines_handler_that_blocks_the_event_loop_is_told(records: Records) -> None:
+    event = threading.Event()
+
+    class Blunders(tr.Pipeline):
+        processors = tr.Processors(concurrency=1)
+        producer = tr.producers.Iterable([event])
+
+        async def handle_message(self, message: tr.Message) -> tr.Message:
+            await tr.asleep(0)
+            wait_on_the_loop(message.data)
+            return message
+
+    with tr.Engine(slow_callback=0.3):
+        pipeline = Blunders.start_link()
+        text = records.next()
+        event.set()
+        pipeline.stop()
+    assert "Blunders.handle_message has taken 0." in text
+    assert "blocks the event loop" in text
+
+
+def test_what_computes_on_the_event_loop_is_told(records: Records) -> None:
+    told = threading.Event()
+
+    async def spin() -> None:
+        await tr.asleep(0)
+        while not told.is_set():
+            pass
+
+    with tr.Engine(slow_callback=0.5):
+        tr.spawn(spin)
+        text = records.next()
+        told.set()
+    assert "spin has taken 0." in text
+    assert "it computes on the event loop" in text
+
+
+def test_what_awaits_for_long_is_not_slow(records: Records) -> None:
+    """Nor is an event loop that is never idle, if no step of it takes long."""
+    limit = 0.05
+
+    async def wait() -> None:
+        await tr.asleep(4 * limit)
+        await asyncio.sleep(4 * limit)
+
+    async def keep_busy() -> None:
+        while waiter.alive:
+            await asyncio.sleep(0)
+
+    with tr.Engine(slow_callback=limit):
+        waiter = tr.spawn(wait)
+        _, ref = tr.spawn_monitor(keep_busy)
+        assert tr.receive(ref, timeout=LIMIT).reason == "normal"
+    assert records.seen == []
 
 
 def test_blocking_on_purpose_and_waiting_in_the_engine_is_not_slow(records: Records) -> None:
