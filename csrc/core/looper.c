@@ -53,7 +53,7 @@ bool tr_loop_run(tr_loop *loop) {
     pthread_mutex_lock(&s->lock);
     bool over = s->ending;
     uint64_t waiting = s->async.count; /* who comes meanwhile, comes next time */
-    atomic_store(&s->loop_runs, waiting > 0);
+    atomic_store_explicit(&s->loop_runs, waiting > 0, memory_order_relaxed);
     pthread_mutex_unlock(&s->lock);
     if (waiting > 0) tri_ticker_rouse(&loop->engine->ticker);
     loop->inside++;
