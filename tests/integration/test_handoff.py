@@ -3,12 +3,16 @@
 Proved by events, not by times: what has to go on is told to let the blocked one go.
 """
 
+import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +57,8 @@ class Blocked:
         self.lock, self.go = threading.Lock(), threading.Event()
         self.ours, self.theirs = socket.socketpair()
         self.child: subprocess.Popen[bytes] | None = None
+        self.pipe = tempfile.mkdtemp() + "/pipe"
+        os.mkfifo(self.pipe)
         if kind == "lock":
             self.lock.acquire()
         if kind == "subprocess":
@@ -68,6 +74,9 @@ class Blocked:
             case "lock":
                 with self.lock:
                     pass
+            case "file":
+                with open(self.pipe) as file:
+                    assert file.read() == "go"
             case "subprocess":
                 assert self.child is not None
                 self.child.wait()
@@ -89,18 +98,21 @@ class Blocked:
         self.ours.send(b"x")
         if self.kind == "lock":
             self.lock.release()
+        if self.kind == "file":
+            Path(self.pipe).write_text("go")
         if self.child is not None:
             self.child.communicate(b"\n")
 
     def close(self) -> None:
         self.ours.close()
         self.theirs.close()
+        shutil.rmtree(Path(self.pipe).parent)
         if self.child is not None:
             self.child.kill()
             self.child.wait()
 
 
-KINDS = ["event", "socket", "lock", "subprocess", "sleep", "receive", "spin",
+KINDS = ["event", "socket", "lock", "file", "subprocess", "sleep", "receive", "spin",
          "spin in short callbacks"]
 
 

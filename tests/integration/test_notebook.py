@@ -188,6 +188,43 @@ def test_a_notebook_goes_on_with_the_engine_when_a_cell_is_interrupted_beside_it
             "['spun', 'waited']\n", None)
 
 
+def test_a_cell_awaits_on_the_loop_that_the_kernel_runs() -> None:
+    """Calls, a stage's events, a supervisor, messages."""
+    with kernel() as notebook:
+        assert notebook.run(
+            """
+            import asyncio
+
+            class Numbers(tr.Producer):
+                def init(self):
+                    self.n = 0
+                def handle_demand(self, demand):
+                    first, self.n = self.n, self.n + demand
+                    return list(range(first, self.n))
+
+            async def first(count):
+                found = []
+                async for event in tr.astream([numbers]):
+                    found.append(event)
+                    if len(found) == count:
+                        return found
+
+            async with asyncio.timeout(60):
+                print(await asyncio.gather(*(server.acall("count") for _ in range(3))))
+                async with await tr.Supervisor.astart_link(
+                    [Numbers.child_spec()]
+                ) as supervisor:
+                    [child] = supervisor.which_children()
+                    numbers = child.pid
+                    print(await first(3))
+                print(numbers.alive)
+                tr.self().send("to myself")
+                print(await tr.areceive())
+            """
+        ) == ("[1, 2, 3]\n[0, 1, 2]\nFalse\nto myself\n", None)
+        assert notebook.run(AFTER) == ("served\n", None)
+
+
 # ---- A terminal ---------------------------------------------------------------------------------
 
 
