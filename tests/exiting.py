@@ -8,6 +8,7 @@ exit code that `ending` says, and print nothing but what its own ending prints.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import collections
 import contextlib
@@ -156,6 +157,58 @@ def bodies() -> None:
             Server.start(scheduler=scheduler).cast(body)
 
 
+async def wait_and_spin() -> None:
+    await asyncio.sleep(0)
+    spin()
+
+
+async def will_not_be_cancelled() -> None:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(10000)
+
+
+async def clean_up() -> None:
+    try:
+        await tr.areceive()
+    finally:
+        await tr.asleep(0.001)
+
+
+async def task_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        for n in range(10):
+            group.create_task(asyncio.sleep(random_.choice([n / 1000, 10000])))
+
+
+async def call() -> None:
+    with contextlib.suppress(tr.StartError, tr.CallExit):  # of a server that ends before
+        server = await Server.astart()
+        await server.acall(random_.choice(BODIES), timeout=None)
+
+
+def asynchronous() -> None:
+    """On the engine's event loop."""
+    bodies = [wait_and_spin, will_not_be_cancelled, clean_up, task_group, call]
+    for _ in range(random_.randint(1, 5)):
+        tr.spawn(random_.choice(bodies))
+
+
+def coroutines() -> None:
+    """On the core."""
+
+    async def wait() -> None:
+        await (tr.areceive() if random_.random() < 0.5 else tr.asleep(random_.random() * 0.1))
+
+    async def never_rest() -> None:
+        while True:
+            await tr.asleep(0)
+
+    for _ in range(random_.randint(1, 500)):
+        tr.spawn(wait, scheduler="core")
+    tr.spawn(never_rest, scheduler="core")
+
+
 def idle() -> None:
     for _ in range(random_.randint(1, 200)):
         random_.choice([Server, Traps]).start()
@@ -245,7 +298,8 @@ class Blocks(Traps):
 
 
 MIXTURE: list[Callable[[], object]] = [
-    bodies, bodies, idle, busy, timers, spawning, killing, calling, threads, supervised, pipeline,
+    bodies, bodies, asynchronous, asynchronous, coroutines, idle, busy, timers, spawning, killing,
+    calling, threads, supervised, pipeline,
 ]
 
 
