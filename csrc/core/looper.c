@@ -47,6 +47,11 @@ static tr_process *next_queued(tri_scheduler *s) {
     return process;
 }
 
+/* A step, which has a target by now, or slices begin, which may turn out to be slow: see is_loop_watched. */
+static void watch(tr_loop *loop) {
+    if (loop->engine->slow.limit != 0) tri_ticker_rouse(&loop->engine->ticker);
+}
+
 bool tr_loop_run(tr_loop *loop) {
     tri_scheduler *s = &loop->engine->scheduler;
     tri_worker *worker = worker_of(loop);
@@ -55,7 +60,7 @@ bool tr_loop_run(tr_loop *loop) {
     uint64_t waiting = s->async.count; /* who comes meanwhile, comes next time */
     atomic_store_explicit(&s->loop_runs, waiting > 0, memory_order_relaxed);
     pthread_mutex_unlock(&s->lock);
-    if (waiting > 0) tri_ticker_rouse(&loop->engine->ticker);
+    if (waiting > 0) watch(loop);
     loop->inside++;
     for (tr_process *process; waiting > 0 && (process = next_queued(s)) != NULL; waiting--)
         tri_run_slice(worker, process, 0);
@@ -70,29 +75,28 @@ bool tr_loop_is_behind(tr_loop *loop) {
     return behind;
 }
 
-tr_process *tr_loop_enter(tr_loop *loop, tr_process *process, tr_process *as) {
+tr_loop_step tr_loop_enter(tr_loop *loop, tr_process *process, tr_process *as) {
     tri_worker *worker = worker_of(loop);
-    tr_process *before = worker->thread.current;
-    if (loop->inside++ == 0) before = NULL; /* what was attributed to somebody is over */
-    count_serial(worker, before == NULL);
+    tr_loop_step before = {tri_held_process(atomic_load(&worker->target)), worker->thread.current};
+    if (loop->inside++ == 0) before = (tr_loop_step){NULL, NULL}; /* what was attributed to somebody is over */
+    count_serial(worker, before.as == NULL);
     worker->thread.current = as != NULL ? as : process;
     atomic_store(&process->worker, worker);
     tri_scheduler_enter(process);
     if (tri_is_dead(process)) tri_scheduler_mark(process);
-    if (before == NULL) tri_ticker_rouse(&loop->engine->ticker); /* after it has a target: is_loop_watched */
+    if (before.as == NULL) watch(loop);
     return before;
 }
 
-void tr_loop_leave(tr_loop *loop, tr_process *process, tr_process *before) {
+void tr_loop_leave(tr_loop *loop, tr_process *process, tr_loop_step before) {
     tr_engine *engine = loop->engine;
+    if (atomic_load(&engine->forked) && engine->host.forked != NULL) engine->host.forked(engine->host.context);
     tri_worker *worker = worker_of(loop);
-    tri_scheduler_leave(process, before);
+    tri_scheduler_leave(process, before.process);
     if (atomic_load_explicit(&worker->slow.flagged, memory_order_relaxed) != 0) tri_slow_ended(worker, process);
-    worker->thread.current = before;
-    count_serial(worker, before == NULL);
+    worker->thread.current = before.as;
+    count_serial(worker, before.as == NULL);
     loop->inside--;
-    if (atomic_load(&engine->forked) && engine->host.forked != NULL)
-        engine->host.forked(engine->host.context);
 }
 
 bool tr_loop_is_inside(const tr_loop *loop) { return loop->inside > 0; }

@@ -78,10 +78,15 @@ bool tr_loop_run(tr_loop *loop);
 /* Whether there is something for tr_loop_take or tr_loop_run that the descriptor does not tell of, because
  * it was left between enter and leave, or in tr_loop_run: call both again soon. */
 bool tr_loop_is_behind(tr_loop *loop);
+/* Whose step runs, and as whom. */
+typedef struct tr_loop_step {
+    tr_process *process, *as;
+} tr_loop_step;
 /* `process` (acquired; maybe dead) is what runs now. What it does counts as done by `as`, unless that is NULL:
- * a process that stands still meanwhile. Returns who ran. */
-tr_process *tr_loop_enter(tr_loop *loop, tr_process *process, tr_process *as);
-void tr_loop_leave(tr_loop *loop, tr_process *process, tr_process *before);
+ * a process that stands still meanwhile. Returns what ran before. */
+tr_loop_step tr_loop_enter(tr_loop *loop, tr_process *process, tr_process *as);
+/* In the child of a fork it does not return. */
+void tr_loop_leave(tr_loop *loop, tr_process *process, tr_loop_step before);
 /* Whether a slice or an enter is in progress. Otherwise the next one says who is current, without more:
  * NULL or a process. */
 bool tr_loop_is_inside(const tr_loop *loop);

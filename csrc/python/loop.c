@@ -29,18 +29,34 @@ struct tr_loop_state {
 
 /* ---- Doors --------------------------------------------------------------------------------------*/
 
-/* What a handler of a signal raised while one future was given its result: the others get theirs all the same, then
- * it goes on. What else is raised means a future that is done already: it was cancelled, nobody waits for it. */
+/* What was raised while one future was given its result, by a handler of a signal: the others get theirs all the same,
+ * then it goes on. A future that is done already was cancelled, and nobody waits for it. */
 typedef struct raised {
     PyObject *type, *value, *traceback; /* owned; NULL: nothing */
 } raised;
 
+/* That it was done is asyncio's InvalidStateError. */
+static bool was_done(PyObject *type) {
+    PyObject *module = PyImport_ImportModule("asyncio.exceptions");
+    PyObject *invalid = module == NULL ? NULL : PyObject_GetAttrString(module, "InvalidStateError");
+    bool was = invalid != NULL && PyErr_GivenExceptionMatches(type, invalid);
+    Py_XDECREF(invalid);
+    Py_XDECREF(module);
+    PyErr_Clear();
+    return was;
+}
+
 static void keep_raised(raised *kept) {
+    raised now;
     if (!PyErr_Occurred()) return;
-    if (kept->type != NULL || PyErr_ExceptionMatches(PyExc_Exception))
-        PyErr_Clear();
-    else
-        PyErr_Fetch(&kept->type, &kept->value, &kept->traceback);
+    PyErr_Fetch(&now.type, &now.value, &now.traceback);
+    if (kept->type == NULL && !was_done(now.type)) {
+        *kept = now;
+        return;
+    }
+    Py_XDECREF(now.type);
+    Py_XDECREF(now.value);
+    Py_XDECREF(now.traceback);
 }
 
 /* -1 if there is something. */
@@ -50,9 +66,12 @@ static int raise_kept(raised *kept) {
     return -1;
 }
 
-/* Takes over `value`; it may be NULL, with an exception. */
+/* Takes over `value`; it may be NULL, with an exception. A signal is handled before, as what its handler raises within
+ * would keep the loop from hearing that the future is done. */
 static void give(tr_state *state, PyObject *future, PyObject *value, raised *kept) {
     PyObject *done = NULL;
+    keep_raised(kept);
+    if (PyErr_CheckSignals() != 0) keep_raised(kept);
     if (value != NULL) done = PyObject_CallMethodOneArg(future, state->loop->set_result, value);
     keep_raised(kept);
     Py_XDECREF(done);

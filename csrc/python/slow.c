@@ -11,9 +11,11 @@ static bool is_server(tr_process *process) {
            behaviour == &tr_async_server_behaviour;
 }
 
-/* An instance, whose callback it is, or a function. A companion is told as the stage that it acts for. */
+/* An instance, whose callback it is, or a function. A companion is told as the stage that it acts for. A process that
+ * is buried, whose tasks clean up on the event loop, has none. */
 tr_term tr_host_subject(void *context, tr_process *process, tr_pid *pid) {
     (void)context;
+    if (tr_process_state(process) == NULL) return NULL;
     if (!is_server(process)) return Py_XNewRef(tr_function_callable(process));
     tr_server *server = tr_process_state(process);
     tr_process *stage = server->owner == NULL ? NULL : server->owner->as;

@@ -297,7 +297,7 @@ static bool hand_over(tr_driver *self, PyObject *const *exception, PyObject **re
 }
 
 /* Taking a late interrupt back runs code, which must not meet the step's own exception. */
-static void leave(tr_owner *owner, tr_process *before) {
+static void leave(tr_owner *owner, tr_loop_step before) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     tr_loop_leave(owner->loop, owner->process, before);
@@ -319,7 +319,7 @@ static PySendResult drive(tr_driver *self, PyObject *value, PyObject *const *exc
     if (hand_over(self, exception, result)) return PYGEN_NEXT;
     PyObject *inner = Py_NewRef(self->inner);
     bool own = owner->own_step;
-    tr_process *before = tr_loop_enter(owner->loop, owner->process, owner->as);
+    tr_loop_step before = tr_loop_enter(owner->loop, owner->process, owner->as);
     self->stepping = true;
     owner->own_step = self->mode != DRIVER_CHILD;
     PySendResult how = drive_entered(self, value, exception, count, result);

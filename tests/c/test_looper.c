@@ -233,12 +233,14 @@ static void be_the_process(job *job, int outcome) {
     tr_loop_attribute(own_loop, process); /* a callback that is no step */
     CHECK(tr_self(engine) == process);
     tr_loop_attribute(own_loop, NULL);
-    tr_process *before = tr_loop_enter(own_loop, process, NULL), *as;
-    CHECK(before == NULL && tr_self(engine) == process && tr_loop_is_inside(own_loop));
+    tr_loop_step before = tr_loop_enter(own_loop, process, NULL), within;
+    tr_process *as;
+    CHECK(before.as == NULL && tr_self(engine) == process && tr_loop_is_inside(own_loop));
     as = tr_process_acquire(engine, job->peer);
-    CHECK(tr_loop_enter(own_loop, process, as) == process);
+    within = tr_loop_enter(own_loop, process, as);
+    CHECK(within.process == process && within.as == process);
     CHECK(tr_self(engine) == as);
-    tr_loop_leave(own_loop, process, process);
+    tr_loop_leave(own_loop, process, within);
     tr_process_release(as);
     CHECK(tr_self(engine) == process);
     tell(engine, job->peer, 1);
@@ -299,7 +301,7 @@ static void clean_up(job *job, int outcome) {
     tr_engine *engine = tr_process_engine(process);
     CHECK_EQ(outcome, TR_AWAIT_KILLED);
     CHECK(tr_process_is_dead(process));
-    tr_process *before = tr_loop_enter(own_loop, process, NULL);
+    tr_loop_step before = tr_loop_enter(own_loop, process, NULL);
     spin_until_interrupted();
     tr_loop_leave(own_loop, process, before);
     CHECK(!atomic_load(interrupted));

@@ -167,6 +167,26 @@ def test_fork_on_the_event_loop(how: str) -> None:
     )
 
 
+@pytest.mark.parametrize("end", ["return", "await asyncio.sleep(0)"])
+def test_a_step_on_the_event_loop_that_ends_in_the_child_ends_the_child(end: str) -> None:
+    assert_prints(
+        f"""
+        import asyncio
+        me = tr.self()
+        async def fork():
+            await tr.asleep(0)
+            child = os.fork()
+            if child == 0:
+                {end}
+            else:
+                me.send(child)
+        tr.spawn(fork)
+        print(code_of(tr.receive(timeout=60)))
+        """,
+        "0",
+    )
+
+
 @pytest.mark.parametrize("where", ["Server.start().call", "run"])
 def test_a_callback_that_returns_in_the_child_ends_the_child(where: str) -> None:
     assert_prints(

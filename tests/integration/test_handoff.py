@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LIMIT, eventually
+from support import GIL, LIMIT, eventually
 
 import tailrace as tr
 
@@ -329,9 +329,10 @@ def test_one_that_blocks_for_the_first_time_does_not_hold_the_core_up_for_long(
             server.call(tr.self, timeout=LIMIT)
         return (len(naps) - first) * 5 < 500
 
-    short_of_threads(4, 0, 0)
+    threads = 4 if GIL else tr.schedulers_online() + 2
+    short_of_threads(threads, 0, 0)
     begun, over, server = threading.Semaphore(0), threading.Event(), Server.start()
-    for _ in range(3):
+    for _ in range(threads - 1):
         Server.start().cast(hold)
         assert begun.acquire(timeout=LIMIT)
     naps: list[None] = []

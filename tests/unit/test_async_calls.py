@@ -67,7 +67,7 @@ def test_ten_thousand_calls_in_flight_get_their_own_answers() -> None:
 
 
 def test_what_a_signal_handler_raises_while_answers_are_given_out_is_not_lost() -> None:
-    """It leaves the loop, as it does wherever else it comes; run again, all have their answers."""
+    """It leaves the loop, as it does wherever else it comes; the others have their answers then."""
     raised = []
 
     async def call(request: int) -> int:
