@@ -26,7 +26,6 @@ static inline void tri_queue_push(tri_queue *queue, tr_process *process) {
     queue->count++;
 }
 
-/* Before all others. */
 /* The oldest; the queue is not empty. */
 static inline tr_process *tri_queue_pop(tri_queue *queue) {
     tr_process *process = queue->head;

@@ -46,6 +46,12 @@ static bool was_done(PyObject *type) {
     return was;
 }
 
+static void drop_raised(raised *one) {
+    Py_XDECREF(one->type);
+    Py_XDECREF(one->value);
+    Py_XDECREF(one->traceback);
+}
+
 static void keep_raised(raised *kept) {
     raised now;
     if (!PyErr_Occurred()) return;
@@ -54,9 +60,7 @@ static void keep_raised(raised *kept) {
         *kept = now;
         return;
     }
-    Py_XDECREF(now.type);
-    Py_XDECREF(now.value);
-    Py_XDECREF(now.traceback);
+    drop_raised(&now);
 }
 
 /* -1 if there is something. */
@@ -81,7 +85,7 @@ static void give(tr_state *state, PyObject *future, PyObject *value, raised *kep
 void tr_give(tr_state *state, PyObject *future, PyObject *value) {
     raised kept = {0};
     give(state, future, value, &kept);
-    if (raise_kept(&kept) != 0) PyErr_Clear(); /* on the engine's thread, where no signal is handled */
+    drop_raised(&kept); /* on the engine's thread, where no signal is handled */
 }
 
 static PyObject *unanswered(tr_state *state, tr_await *await) {
@@ -123,7 +127,7 @@ static void wake_all(tr_state *state, PyObject **futures, raised *kept) {
 void tr_wake_all(tr_state *state, PyObject **futures) {
     raised kept = {0};
     wake_all(state, futures, &kept);
-    if (raise_kept(&kept) != 0) PyErr_Clear(); /* as in tr_give */
+    drop_raised(&kept); /* as in tr_give */
 }
 
 /* ---- The engine's own loop ----------------------------------------------------------------------*/
@@ -206,11 +210,12 @@ static PyObject *door_open(PyObject *object, PyObject *unused) {
     tr_release_deferred(self->state);
     complete_all(self->state, tr_loop_take(self->loop), &kept);
     if (tr_loop_has_mail(self->loop)) wake_all(self->state, &self->mail, &kept);
-    if (raise_kept(&kept) != 0) {
-        if (self != own_door) return NULL;
-        PyErr_Clear(); /* as in tr_give */
+    if (self != own_door) {
+        if (raise_kept(&kept) != 0) return NULL;
+        Py_RETURN_NONE;
     }
-    if (self == own_door && run_processes(self) != 0) return NULL;
+    drop_raised(&kept); /* as in tr_give */
+    if (run_processes(self) != 0) return NULL;
     Py_RETURN_NONE;
 }
 

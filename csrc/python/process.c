@@ -303,7 +303,7 @@ typedef struct wanted {
     tr_ref ref;
 } wanted;
 
-static bool is_server(const tr_process *self) {
+bool tr_is_server(const tr_process *self) {
     const tr_behaviour *behaviour = tr_process_behaviour(self);
     return behaviour == &tr_server_behaviour || behaviour == &tr_extended_behaviour ||
            behaviour == &tr_async_server_behaviour;
@@ -325,7 +325,7 @@ static bool matches_any(const tr_message *message, void *context) {
 
 tr_message *tr_receive_match(tr_state *state, tr_process *self, PyObject *match,
                              tr_cursor *cursor) {
-    if (match == Py_None) return tr_receive(self, is_server(self) ? matches_any : NULL, NULL, cursor);
+    if (match == Py_None) return tr_receive(self, tr_is_server(self) ? matches_any : NULL, NULL, cursor);
     bool ours = ((tr_ref_object *)match)->engine == tr_engine_id_of(state);
     wanted wanted = {state, ours ? ((tr_ref_object *)match)->ref : 0}; /* 0: of an engine that was, nothing has it */
     return tr_receive(self, matches_ref, &wanted, cursor);

@@ -128,6 +128,8 @@ const char *tr_server_callback_name(uint32_t kind);
 /* process.c */
 /* What a function's process runs, borrowed; NULL for others. */
 PyObject *tr_function_callable(tr_process *process);
+/* Whether it is a server or a stage, wherever it runs: its state is a tr_server. process.c */
+bool tr_is_server(const tr_process *self);
 int tr_priority(PyObject *object, int *priority);
 int tr_scheduler_kind(PyObject *object, int default_kind, int *kind);
 PyObject *tr_raise_taken(tr_state *state, const char *code, tr_pid pid);

@@ -5,18 +5,12 @@
 #include "server.h"
 #include "task.h"
 
-static bool is_server(tr_process *process) {
-    const tr_behaviour *behaviour = tr_process_behaviour(process);
-    return behaviour == &tr_server_behaviour || behaviour == &tr_extended_behaviour ||
-           behaviour == &tr_async_server_behaviour;
-}
-
 /* An instance, whose callback it is, or a function. A companion is told as the stage that it acts for. A process that
  * is buried, whose tasks clean up on the event loop, has none. */
 tr_term tr_host_subject(void *context, tr_process *process, tr_pid *pid) {
     (void)context;
     if (tr_process_state(process) == NULL) return NULL;
-    if (!is_server(process)) return Py_XNewRef(tr_function_callable(process));
+    if (!tr_is_server(process)) return Py_XNewRef(tr_function_callable(process));
     tr_server *server = tr_process_state(process);
     tr_process *stage = server->owner == NULL ? NULL : server->owner->as;
     if (stage == NULL) return Py_XNewRef(server->instance);

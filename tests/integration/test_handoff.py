@@ -232,6 +232,14 @@ class Naps(tr.GenServer):
             tr.self().cast(message)
 
 
+def answers_meanwhile(server: tr.Pid, naps: list[None]) -> bool:
+    """Whether a server answers many calls while others nap once."""
+    first = len(naps)
+    for _ in range(500):
+        server.call(tr.self, timeout=LIMIT)
+    return (len(naps) - first) * 5 < 500
+
+
 @pytest.fixture
 def short_of_threads() -> Iterator[Callable[[int, int, float], list[None]]]:
     """Starts an engine of so many threads, and so many servers that nap for so many seconds."""
@@ -273,16 +281,10 @@ def test_servers_that_keep_blocking_do_not_hold_the_core_up_when_threads_are_sho
 ) -> None:
     """Another server answers many calls while they nap once (looked at until it is so)."""
 
-    def answers_meanwhile() -> bool:
-        first = len(naps)
-        for _ in range(500):
-            server.call(tr.self, timeout=LIMIT)
-        return (len(naps) - first) * 5 < 500
-
     naps = short_of_threads(4, 10, 0.02)
     server = Server.start()
     eventually(lambda: len(naps) > 50)
-    eventually(answers_meanwhile)
+    eventually(lambda: answers_meanwhile(server, naps))
 
 
 def test_what_those_in_the_pool_wait_for_is_served_though_it_is_full() -> None:
@@ -323,12 +325,6 @@ def test_one_that_blocks_for_the_first_time_does_not_hold_the_core_up_for_long(
         begun.release()
         assert over.wait(2 * LIMIT)
 
-    def answers_meanwhile() -> bool:
-        first = len(naps)
-        for _ in range(500):
-            server.call(tr.self, timeout=LIMIT)
-        return (len(naps) - first) * 5 < 500
-
     threads = 4 if GIL else tr.schedulers_online() + 2
     short_of_threads(threads, 0, 0)
     begun, over, server = threading.Semaphore(0), threading.Event(), Server.start()
@@ -339,7 +335,7 @@ def test_one_that_blocks_for_the_first_time_does_not_hold_the_core_up_for_long(
     Naps.start(naps, over, 0.1).cast("go")
     try:
         eventually(lambda: len(naps) > 2)
-        eventually(answers_meanwhile)
+        eventually(lambda: answers_meanwhile(server, naps))
     finally:
         over.set()
 
