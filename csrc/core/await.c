@@ -16,8 +16,11 @@ static tr_loop *make_loop(tr_engine *engine) {
     tr_loop *loop = calloc(1, sizeof *loop);
     if (loop == NULL) return NULL;
     loop->engine = engine;
+    if (tri_parker_init(&loop->pause.parker) != TR_OK) goto fail;
     loop->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (loop->fd >= 0) return loop;
+    tri_parker_fini(&loop->pause.parker);
+fail:
     free(loop);
     return NULL;
 }
@@ -26,14 +29,13 @@ tr_loop *tr_loop_new(tr_engine *engine) {
     tri_bonds *bonds = &engine->bonds;
     pthread_mutex_lock(&bonds->lock);
     tr_loop *loop = bonds->loops;
-    if (loop != NULL) bonds->loops = loop->next;
-    pthread_mutex_unlock(&bonds->lock);
-    if (loop != NULL) return loop;
-    loop = make_loop(engine);
-    if (loop == NULL) return NULL;
-    pthread_mutex_lock(&bonds->lock);
-    loop->next_made = bonds->loops_made;
-    bonds->loops_made = loop;
+    if (loop != NULL) {
+        bonds->loops = loop->next;
+    } else if ((loop = make_loop(engine)) != NULL) {
+        loop->next_made = bonds->loops_made;
+        bonds->loops_made = loop;
+    }
+    if (loop != NULL) tri_pause_begin(&loop->pause);
     pthread_mutex_unlock(&bonds->lock);
     return loop;
 }
@@ -51,6 +53,7 @@ void tri_loops_fini(tr_engine *engine) {
     while (loop != NULL) {
         tr_loop *next = loop->next_made;
         close(loop->fd);
+        tri_parker_fini(&loop->pause.parker);
         free(loop);
         loop = next;
     }

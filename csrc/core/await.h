@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 
 #include "bond.h"
+#include "pause.h"
 #include "tailrace_loop.h"
 #include "timer.h"
 
@@ -33,6 +34,7 @@ struct tr_loop {
      * end it looks by itself; and whether something was left for it meanwhile. */
     uint32_t inside;
     bool behind;
+    tri_pause pause;
     _Atomic(struct tri_await *) finished; /* a stack; the newest first */
     struct tr_loop *next;                /* all that are not in use; under bonds.lock */
     struct tr_loop *next_made;           /* all there are; under bonds.lock */

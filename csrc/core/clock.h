@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 typedef struct tri_clock {
     bool virtual_time;
@@ -21,6 +22,9 @@ void tri_clock_init(tri_clock *clock, bool virtual_time);
 
 /* CLOCK_MONOTONIC, whatever the clock of the engine. */
 uint64_t tri_clock_monotonic(void);
+
+/* The CPU time that a thread has used, in nanoseconds; 0 if the thread has ended. */
+uint64_t tri_clock_cpu(clockid_t thread);
 
 uint64_t tri_clock_now(const tri_clock *clock);
 

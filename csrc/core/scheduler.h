@@ -47,7 +47,8 @@
  * the other, those that wait behind them go to the pool, too, for once, but for urgent ones (tri_relieve),
  * and those of them that never blocked come back if the pool takes nobody.
  *
- * Threads that compute without end take turns at the interpreter lock: turnstile.h. An idle thread
+ * Threads that compute without end take turns at the interpreter lock: turnstile.h; an event loop that does
+ * lets others have theirs between two steps: pause.h. An idle thread
  * beyond TRI_IDLE_KEPT ends after TRI_IDLE_STAYS.
  *
  * Roles. A worker gets a role while it is IDLE, from whoever has work, under `lock`, and is woken after it: the
@@ -74,6 +75,7 @@
 #include "load.h"
 #include "place.h"
 #include "process.h"
+#include "pause.h"
 #include "run_queue.h"
 #include "slow.h"
 #include "tailrace.h"
@@ -155,6 +157,7 @@ typedef struct tri_scheduler {
     tri_worker *looper;    /* who has the role LOOP */
     struct tr_loop *loop;  /* the loop it runs, once that is ready */
     _Atomic bool loop_runs; /* slices of processes that were queued: set under lock */
+    tri_pauses pauses;
     uint64_t loop_serial;  /* at the last tick: the looper's */
     _Atomic(tri_worker *) workers; /* only grows */
     tri_worker *idle;

@@ -3,7 +3,6 @@
 
 #include <signal.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "engine.h"
 
@@ -30,15 +29,14 @@ fail:
     return NULL;
 }
 
-uint64_t tri_worker_cpu(const tri_worker *worker) {
-    struct timespec time;
-    if (clock_gettime(worker->cpu, &time) != 0) return 0;
-    return (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
-}
+uint64_t tri_worker_cpu(const tri_worker *worker) { return tri_clock_cpu(worker->cpu); }
 
 static void attach(tri_worker *worker) {
-    tr_host *host = &worker->thread.engine->host;
-    if (host->attach != NULL) host->attach(host->context, worker->host);
+    tr_engine *engine = worker->thread.engine;
+    if (engine->host.attach == NULL) return;
+    tr_attach_begins(engine);
+    engine->host.attach(engine->host.context, worker->host);
+    tr_attach_ends(engine);
 }
 
 static void detach(tri_worker *worker) {

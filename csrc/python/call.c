@@ -11,10 +11,13 @@
 #define STEP UINT64_C(50000000)
 
 static int one_wait(tr_process *self, int (*wait)(tr_process *, uint64_t), uint64_t deadline) {
+    tr_engine *engine = tr_process_engine(self);
     int result;
     Py_BEGIN_ALLOW_THREADS
     result = wait(self, deadline);
+    tr_attach_begins(engine);
     Py_END_ALLOW_THREADS
+    tr_attach_ends(engine);
     return result;
 }
 

@@ -184,8 +184,18 @@ int tr_loop_catch_up(tr_state *state) {
     return type != NULL ? 0 : result;
 }
 
+void tr_let_others(tr_loop *loop) {
+    if (!tr_loop_shall_pause(loop)) return;
+    Py_BEGIN_ALLOW_THREADS
+    tr_loop_pause(loop);
+    Py_END_ALLOW_THREADS
+}
+
 static int run_processes(door *self) {
-    if (tr_loop_run(self->loop)) return tr_loop_catch_up(self->state);
+    if (tr_loop_run(self->loop)) {
+        tr_let_others(self->loop);
+        return tr_loop_catch_up(self->state);
+    }
     self->over = true;
     PyObject *done = PyObject_CallMethod(own_event_loop, "stop", NULL);
     Py_XDECREF(done);
@@ -211,6 +221,7 @@ static PyObject *door_open(PyObject *object, PyObject *unused) {
     complete_all(self->state, tr_loop_take(self->loop), &kept);
     if (tr_loop_has_mail(self->loop)) wake_all(self->state, &self->mail, &kept);
     if (self != own_door) {
+        tr_let_others(self->loop);
         if (raise_kept(&kept) != 0) return NULL;
         Py_RETURN_NONE;
     }

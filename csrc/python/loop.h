@@ -21,6 +21,8 @@ extern _Thread_local bool tr_runs_loop;
 void tr_loop_sync(tr_state *state, tr_engine *engine);
 /* Its loop, and the asyncio loop (new reference). */
 tr_loop *tr_own_loop(PyObject **event_loop);
+/* Let other threads have the interpreter lock if the loop, the calling thread's, keeps it: between two steps. */
+void tr_let_others(tr_loop *loop);
 /* After a step: have the loop look at what was left for it. -1 with an exception. */
 int tr_loop_catch_up(tr_state *state);
 void tr_loop_end_here(void);

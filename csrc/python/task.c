@@ -328,6 +328,7 @@ static PySendResult drive(tr_driver *self, PyObject *value, PyObject *const *exc
     leave(owner, before);
     Py_DECREF(inner);
     if (tr_loop_catch_up(owner->state) != 0) PyErr_WriteUnraisable((PyObject *)self);
+    tr_let_others(owner->loop);
     return how;
 }
 

@@ -3,6 +3,7 @@
 Proved by events, not by times: what has to go on is told to let the blocked one go.
 """
 
+import asyncio
 import os
 import shutil
 import socket
@@ -365,6 +366,59 @@ def test_one_that_blocks_is_served_what_it_waits_for_by_one_that_blocks(
             first.cast(lambda event=event: event.wait(LIMIT))
             second.cast(lambda event=event: nap_and_set(event))
             assert event.wait(LIMIT)
+
+
+@pytest.mark.parametrize("who", ["a server", "a thread of the program"])
+def test_an_event_loop_that_computes_lets_others_have_their_turn(who: str) -> None:
+    """Told by its steps: a loop lets go of the interpreter lock between two of them, but too briefly."""
+    steps, turns = 0, 50
+
+    async def computes() -> None:
+        nonlocal steps
+        while True:
+            sum(range(20_000))
+            steps += 1
+            await asyncio.sleep(0)
+
+    def naps() -> None:
+        for _ in range(turns):
+            time.sleep(0.001)
+
+    computing, server = tr.spawn(computes), Server.start()
+    eventually(lambda: steps > 0)
+    before = steps
+    if who == "a server":
+        for _ in range(turns):
+            assert server.call(lambda: "served", timeout=LIMIT) == "served"
+            time.sleep(0.001)
+    else:
+        thread = threading.Thread(target=naps)
+        thread.start()
+        thread.join()
+    taken = steps - before
+    tr.exit(computing, "kill")
+    assert taken < 200 * turns
+
+
+def test_the_core_has_its_turn_beside_a_loop_of_the_program_that_computes() -> None:
+    steps, calls, server = 0, 20, Server.start()
+
+    async def computes() -> None:
+        nonlocal steps
+        while True:
+            sum(range(20_000))
+            steps += 1
+            await asyncio.sleep(0)
+
+    async def program() -> None:
+        computing = asyncio.create_task(computes())
+        for _ in range(calls):
+            assert await server.acall(lambda: "served", timeout=LIMIT) == "served"
+            await asyncio.sleep(0.001)  # so that the core is idle again
+        computing.cancel()
+
+    asyncio.run(program())
+    assert steps < 200 * calls
 
 
 def test_a_server_handed_off_keeps_its_order_and_never_overlaps() -> None:
