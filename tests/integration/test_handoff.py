@@ -370,7 +370,7 @@ def test_one_that_blocks_is_served_what_it_waits_for_by_one_that_blocks(
 
 @pytest.mark.parametrize("who", ["a server", "a thread of the program"])
 def test_an_event_loop_that_computes_lets_others_have_their_turn(who: str) -> None:
-    """Told by its steps: a loop lets go of the interpreter lock between two of them, but too briefly."""
+    """Told by steps: between two of them it lets go of the interpreter lock, but too briefly."""
     steps, turns = 0, 50
 
     async def computes() -> None:

@@ -37,7 +37,7 @@ def interrupts_in_del_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def busy_threads() -> int:
-    """How many of the engine's threads are not idle, as it says itself, but for its event loop's."""
+    """How many of the engine's threads are not idle, as it says, but for its event loop's."""
     numbers = ffi.new("tr_counters *")
     lib.tr_engine_counters(_engine.address(), numbers)
     return int(numbers.threads - numbers.threads_idle - numbers.threads_loop)
