@@ -462,15 +462,22 @@ def visitor() -> list[tr.Pid]:
 
 @kind
 def event_loop() -> list[tr.Pid]:
-    """An event loop of the program that calls, and gives up half of the calls."""
+    """An event loop of the program that calls, gives up half of the calls, and computes."""
     [pid] = sleeper()
 
     async def call(timeout: float) -> None:
         with contextlib.suppress(tr.CallExit, TimeoutError):
             await asyncio.wait_for(pid.acall(int, timeout=LIMIT), timeout)
 
+    async def computes() -> None:
+        until = time.monotonic() + chance.random()
+        while time.monotonic() < until:
+            sum(range(20_000))
+            await asyncio.sleep(0)
+
     async def calls() -> None:
-        await asyncio.gather(*[call(chance.choice([0.001, 0.1])) for _ in range(20)])
+        limits = [chance.choice([0.001, 0.1]) for _ in range(20)]
+        await asyncio.gather(*map(call, limits), computes())
 
     def run() -> None:
         asyncio.run(calls())

@@ -29,13 +29,16 @@ tr_loop *tr_loop_new(tr_engine *engine) {
     tri_bonds *bonds = &engine->bonds;
     pthread_mutex_lock(&bonds->lock);
     tr_loop *loop = bonds->loops;
-    if (loop != NULL) {
-        bonds->loops = loop->next;
-    } else if ((loop = make_loop(engine)) != NULL) {
+    if (loop != NULL) bonds->loops = loop->next;
+    pthread_mutex_unlock(&bonds->lock);
+    bool made = loop == NULL;
+    if (made && (loop = make_loop(engine)) == NULL) return NULL;
+    pthread_mutex_lock(&bonds->lock);
+    if (made) {
         loop->next_made = bonds->loops_made;
         bonds->loops_made = loop;
     }
-    if (loop != NULL) tri_pause_begin(&loop->pause);
+    tri_pause_begin(loop);
     pthread_mutex_unlock(&bonds->lock);
     return loop;
 }
@@ -43,6 +46,7 @@ tr_loop *tr_loop_new(tr_engine *engine) {
 void tr_loop_release(tr_loop *loop) {
     tri_bonds *bonds = &loop->engine->bonds;
     pthread_mutex_lock(&bonds->lock);
+    tri_pause_end(loop);
     loop->next = bonds->loops;
     bonds->loops = loop;
     pthread_mutex_unlock(&bonds->lock);

@@ -9,17 +9,34 @@
 /* In ns: how long it pauses at most if somebody is known to wait, and else: about as long as a thread takes to wake. */
 #define LONG_PAUSE TRI_TICK
 #define SHORT_PAUSE (TRI_TICK / 20)
-/* It computes: in percent of the time. */
-enum { MOSTLY = 80 };
+/* In percent of the time between two looks: it computes. Others may have the processor, too. */
+enum { COMPUTES = 25 };
 
-void tri_pause_begin(tri_pause *pause) {
-    if (pthread_getcpuclockid(pthread_self(), &pause->clock) != 0) pause->clock = -1;
+void tri_pause_begin(tr_loop *loop) {
+    if (pthread_getcpuclockid(pthread_self(), &loop->pause.clock) != 0) return;
+    loop->pause.used = true;
+    loop->pause.began = tri_clock_monotonic();
+    tr_loop_goes_on(loop);
+    atomic_fetch_add(&loop->engine->scheduler.pauses.loops, 1);
 }
 
-void tr_attach_begins(tr_engine *engine) { atomic_fetch_add(&engine->scheduler.pauses.attaching, 1); }
+void tri_pause_end(tr_loop *loop) {
+    if (loop->pause.used) atomic_fetch_sub(&loop->engine->scheduler.pauses.loops, 1);
+    loop->pause.used = false;
+}
+
+/* ---- Those that wait ----------------------------------------------------------------------------*/
+
+void tr_attach_begins(tr_engine *engine) {
+    tri_pauses *pauses = &engine->scheduler.pauses;
+    if (!engine->options.handoff) return;
+    atomic_fetch_add(&pauses->attaching, 1);
+    if (atomic_load(&pauses->loops) > 0) tri_ticker_poke(&engine->ticker);
+}
 
 void tr_attach_ends(tr_engine *engine) {
     tri_pauses *pauses = &engine->scheduler.pauses;
+    if (!engine->options.handoff) return;
     atomic_fetch_sub(&pauses->attaching, 1);
     tri_parker *parker = atomic_load(&pauses->pausing) == NULL ? NULL : atomic_exchange(&pauses->pausing, NULL);
     if (parker != NULL) tri_parker_unpark(parker);
@@ -29,52 +46,76 @@ static bool some_wait(tr_engine *engine) { return atomic_load(&engine->scheduler
 
 /* ---- The loop's thread --------------------------------------------------------------------------*/
 
-static void begin_anew(tri_pause *pause) {
-    pause->since = tri_clock_monotonic();
-    pause->computed = tri_clock_cpu(CLOCK_THREAD_CPUTIME_ID);
+static uint64_t switch_interval(const tr_engine *engine) {
+    return atomic_load_explicit(&engine->scheduler.switch_interval, memory_order_relaxed);
+}
+
+/* Its CPU clock, which takes a system call, is looked at once in a turn. */
+static bool is_due(tr_loop *loop) {
+    tri_pause *pause = &loop->pause;
+    bool wanted = atomic_load(&pause->wanted);
+    uint64_t now = tri_clock_monotonic();
+    uint64_t turn = wanted || some_wait(loop->engine) ? pause->turn : switch_interval(loop->engine);
+    if (now - pause->asked < turn) {
+        if (wanted) tri_loop_signal(loop); /* ask again */
+        return false;
+    }
+    pause->asked = now;
+    return wanted || tri_clock_cpu(CLOCK_THREAD_CPUTIME_ID) - pause->computed >= turn;
 }
 
 bool tr_loop_shall_pause(tr_loop *loop) {
     tr_engine *engine = loop->engine;
-    tri_pause *pause = &loop->pause;
-    if (!engine->options.handoff || loop->inside > 0 || atomic_load(&engine->forked)) return false;
-    if (pause->since == 0) begin_anew(pause);
-    uint64_t passed = tri_clock_monotonic() - pause->since;
-    bool waited_for = some_wait(engine);
-    uint64_t interval = atomic_load_explicit(&engine->scheduler.switch_interval, memory_order_relaxed);
-    if (passed < (waited_for ? TRI_TICK : interval)) return false;
-    if (waited_for || tri_clock_cpu(CLOCK_THREAD_CPUTIME_ID) - pause->computed >= passed / 100 * MOSTLY) return true;
-    begin_anew(pause);
-    return false;
+    if (!engine->options.handoff || loop->inside > 0 || atomic_load(&engine->forked) || !is_due(loop)) return false;
+    atomic_store(&loop->pause.wanted, false);
+    loop->pause.began = tri_clock_monotonic();
+    atomic_store(&engine->scheduler.pauses.pausing, &loop->pause.parker);
+    return true;
 }
 
 void tr_loop_pause(tr_loop *loop) {
-    tri_pauses *pauses = &loop->engine->scheduler.pauses;
     tri_parker *own = &loop->pause.parker;
-    atomic_store(&pauses->pausing, own);
     uint64_t length = some_wait(loop->engine) ? LONG_PAUSE : SHORT_PAUSE;
-    (void)tri_parker_park(own, tri_clock_monotonic() + length);
-    (void)atomic_compare_exchange_strong(&pauses->pausing, &own, NULL);
-    loop->pause.since = 0;
+    (void)tri_parker_park(own, loop->pause.began + length);
+    (void)atomic_compare_exchange_strong(&loop->engine->scheduler.pauses.pausing, &own, NULL);
+}
+
+void tr_loop_goes_on(tr_loop *loop) {
+    tri_pause *pause = &loop->pause;
+    uint64_t interval = switch_interval(loop->engine);
+    pause->asked = tri_clock_monotonic();
+    pause->computed = tri_clock_cpu(CLOCK_THREAD_CPUTIME_ID);
+    pause->turn = pause->asked - pause->began;
+    if (pause->turn > interval) pause->turn = interval;
+    if (pause->turn < TRI_TICK) pause->turn = TRI_TICK;
 }
 
 /* ---- The ticker ---------------------------------------------------------------------------------*/
 
 static bool computes(tri_pause *pause, uint64_t now) {
     uint64_t computed = tri_clock_cpu(pause->clock), passed = now - pause->seen;
-    bool mostly = computed - pause->seen_computed >= passed / 100 * MOSTLY;
+    bool does = computed - pause->seen_computed >= passed / 100 * COMPUTES;
     pause->seen = now;
     pause->seen_computed = computed;
-    return mostly && passed < 4 * TRI_TICK; /* or it is not known since when */
+    return does;
 }
 
-void tri_pause_tick(tr_engine *engine, uint64_t now) {
+void tri_pause_wake(tr_engine *engine) {
+    if (atomic_load(&engine->scheduler.pauses.loops) == 0) return;
+    uint64_t now = tri_clock_monotonic();
+    pthread_mutex_lock(&engine->bonds.lock);
+    for (tr_loop *loop = engine->bonds.loops_made; loop != NULL; loop = loop->next_made) {
+        if (!loop->pause.used || !computes(&loop->pause, now)) continue;
+        atomic_store(&loop->pause.wanted, true);
+        tri_loop_signal(loop);
+    }
+    pthread_mutex_unlock(&engine->bonds.lock);
+}
+
+bool tri_pause_tick(tr_engine *engine, bool will_wait) {
     tri_pauses *pauses = &engine->scheduler.pauses;
     bool waited = pauses->waited;
-    pauses->waited = engine->options.handoff && some_wait(engine);
-    if (!waited || !pauses->waited) return;
-    pthread_mutex_lock(&engine->bonds.lock);
-    for (tr_loop *loop = engine->bonds.loops_made; loop != NULL; loop = loop->next_made)
-        if (computes(&loop->pause, now)) tri_loop_signal(loop);
-    pthread_mutex_unlock(&engine->bonds.lock);
+    pauses->waited = some_wait(engine) || will_wait;
+    if (waited && pauses->waited) tri_pause_wake(engine);
+    return pauses->waited && atomic_load(&pauses->loops) > 0;
 }

@@ -51,6 +51,7 @@ static void resend_interrupts(tri_ticker *ticker) {
         ticker->host = host->thread_start(host->context);
     if (host->thread_start != NULL && ticker->host == NULL) return;
     tr_attach_begins(engine);
+    tri_pause_wake(engine);
     if (host->attach != NULL) host->attach(host->context, ticker->host);
     tr_attach_ends(engine);
     tri_scheduler_interrupt_again(&engine->scheduler);
@@ -64,8 +65,9 @@ static int tick(tri_ticker *ticker) {
     atomic_fetch_add_explicit(&ticker->ticks, 1, memory_order_relaxed);
     bool slow = tri_slow_tick(&ticker->engine->slow, now);
     int need = tri_scheduler_tick(scheduler, now);
-    tri_pause_tick(ticker->engine, now);
-    if (atomic_load(&scheduler->marked) > 0) return TRI_TICK_SOON;
+    bool marked = atomic_load(&scheduler->marked) > 0;
+    bool waits = tri_pause_tick(ticker->engine, marked);
+    if (marked || (waits && need < TRI_TICK_GUARDED)) return TRI_TICK_SOON;
     return slow && need == TRI_TICK_NEVER ? TRI_TICK_SELDOM : need;
 }
 

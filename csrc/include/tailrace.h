@@ -308,7 +308,7 @@ void tr_engine_fork_child(tr_engine *engine);
 bool tr_turnstile_arrive(tr_engine *engine);
 void tr_turnstile_wait(tr_engine *engine);
 /* A thread, attached before and after, is about to wait for the host's lock / has it. Meanwhile an event loop that
- * computes lets it have its turn within a millisecond, not a switch interval. The engine does so for its own threads. */
+ * computes lets it have its turn. The engine does so for its own threads. */
 void tr_attach_begins(tr_engine *engine);
 void tr_attach_ends(tr_engine *engine);
 /* The calling thread unwinds now: it has interrupted itself (tr_host.interrupt). Attached. */

@@ -64,9 +64,11 @@ bool tr_watch(tr_process *self, tr_loop *loop);
 bool tr_loop_has_mail(tr_loop *loop);
 
 /* Whether the loop has computed for so long that it shall let others have the host's lock: to ask between two steps, or
- * when the loop was woken. Then tr_loop_pause does, detached. The loop's own thread. See core/pause.h. */
+ * when the loop was woken. Then it does so by tr_loop_pause, detached, and by tr_loop_goes_on, attached again. The
+ * loop's own thread. See core/pause.h. */
 bool tr_loop_shall_pause(tr_loop *loop);
 void tr_loop_pause(tr_loop *loop);
+void tr_loop_goes_on(tr_loop *loop);
 
 /* ---- The engine's own loop ----------------------------------------------------------------------
  * The event loop that host.run_loop runs. Processes of kind ASYNC whose behaviour is stepped take their

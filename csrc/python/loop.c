@@ -189,6 +189,7 @@ void tr_let_others(tr_loop *loop) {
     Py_BEGIN_ALLOW_THREADS
     tr_loop_pause(loop);
     Py_END_ALLOW_THREADS
+    tr_loop_goes_on(loop);
 }
 
 static int run_processes(door *self) {

@@ -33,6 +33,7 @@ static void pause_loop(void) {
     lock_give();
     tr_loop_pause(loop);
     lock_take();
+    tr_loop_goes_on(loop);
 }
 
 /* One step, and the look after it. */

@@ -4,6 +4,7 @@ Proved by events, not by times: what has to go on is told to let the blocked one
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -419,6 +420,56 @@ def test_the_core_has_its_turn_beside_a_loop_of_the_program_that_computes() -> N
 
     asyncio.run(program())
     assert steps < 200 * calls
+
+
+@contextlib.contextmanager
+def loop_that_computes() -> Iterator[Callable[[], int]]:
+    """One of the program's, in a thread of its own, that has awaited the engine. Its steps."""
+    server, over, steps, me = Server.start(), threading.Event(), 0, tr.self()
+
+    async def program() -> None:
+        nonlocal steps
+        await server.acall(lambda: None, timeout=LIMIT)
+        me.send("computes")
+        while not over.is_set():
+            sum(range(20_000))
+            steps += 1
+            await asyncio.sleep(0)
+
+    thread = threading.Thread(target=lambda: asyncio.run(program()))
+    thread.start()
+    try:
+        assert tr.receive(timeout=LIMIT) == "computes"
+        yield lambda: steps
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_whose_wait_ends_has_its_turn_beside_a_loop_of_the_program_that_computes() -> None:
+    """Although nothing else happens in the engine."""
+    waits = 20
+    with loop_that_computes() as steps:
+        for _ in range(waits):
+            tr.sleep(0.03)
+        taken = steps()
+    assert taken < 2000 * waits
+
+
+def test_servers_have_their_turn_beside_such_a_loop_while_a_killed_callback_blocks() -> None:
+    """The ticker, which interrupts it again and again, waits for the lock itself, each time."""
+    gate, server, calls, me = threading.Lock(), Server.start(), 20, tr.self()
+    with gate:
+        pid = tr.spawn(lambda: (me.send("blocks"), gate.acquire(), gate.release()))
+        assert tr.receive(timeout=LIMIT) == "blocks"
+        tr.exit(pid, "kill")
+        with loop_that_computes() as steps:
+            for _ in range(calls):
+                assert server.call(lambda: "served", timeout=LIMIT) == "served"
+                tr.sleep(0.03)
+            taken = steps()
+    assert taken < 2000 * calls
+    eventually(lambda: pid not in tr.processes())
 
 
 def test_a_server_handed_off_keeps_its_order_and_never_overlaps() -> None:
