@@ -7,7 +7,9 @@ handled, and its delay is the time in the receiver's handler minus the time at w
 one stall of 100 ms is a hundred late messages, not one. Ours are timers, all set beforehand: the
 core sends them by its own clock, whoever holds the interpreter lock. asyncio's are `call_at`; the
 peer with threads is one that sleeps until each is due and puts it into the other's queue. Beside
-our servers other servers spin or block; beside the peers as many threads do.
+our servers other servers spin or block; beside the peers as many threads do. An event loop that
+computes has a task that awaits nothing each tenth of a millisecond or so: the engine's loop beside
+ours, one in a thread beside the peers.
 
 The hand-off is the time from where a callback blocks to the callback of the next process. The rest
 is blocking work itself: many items on as many threads as an executor has, and 1,000 callbacks that
@@ -45,6 +47,7 @@ class Load:
     name: str
     spinners: int = 0
     blockers: int = 0
+    loops: int = 0
 
 
 LOADS = (
@@ -54,6 +57,7 @@ LOADS = (
     Load("100 blockers", blockers=100),
     Load("10 spinners, 100 blockers", spinners=10, blockers=100),
 )
+LOOP = Load("an event loop that computes", loops=1)
 
 
 # ---- What runs beside ---------------------------------------------------------------------------
@@ -78,14 +82,22 @@ class Blocker(tr.GenServer):
         tr.self().cast(None)
 
 
+async def compute(ready: threading.Semaphore, goes_on: Callable[[], bool]) -> None:
+    ready.release()
+    while goes_on():
+        sum(range(20_000))
+        await asyncio.sleep(0)
+
+
 @contextlib.contextmanager
 def servers(load: Load) -> Iterator[None]:
-    """That many spinning and blocking servers, killed afterwards."""
+    """Servers that spin and block, functions that compute on the loop; killed afterwards."""
     ready = threading.Semaphore(0)
     pids = [Blocker.start() for _ in range(load.blockers)]
     pids += [Spinner.start() for _ in range(load.spinners)]
     for pid in pids:
         pid.cast(ready)
+    pids += [tr.spawn(compute, ready, lambda: True) for _ in range(load.loops)]
     for _ in pids:
         ready.acquire()
     try:
@@ -100,7 +112,7 @@ def servers(load: Load) -> Iterator[None]:
 
 @contextlib.contextmanager
 def threads(load: Load) -> Iterator[None]:
-    """That many spinning and blocking threads, stopped afterwards."""
+    """That many threads that spin, block and run such a loop, stopped afterwards."""
     running = True
     ready = threading.Semaphore(0)
 
@@ -114,8 +126,12 @@ def threads(load: Load) -> Iterator[None]:
         while running:
             time.sleep(0.01)
 
+    def run_loop() -> None:
+        asyncio.run(compute(ready, lambda: running))
+
     started = [threading.Thread(target=block) for _ in range(load.blockers)]
     started += [threading.Thread(target=spin) for _ in range(load.spinners)]
+    started += [threading.Thread(target=run_loop) for _ in range(load.loops)]
     for thread in started:
         thread.start()
     for _ in started:
@@ -556,7 +572,7 @@ def ping_pong_row(seconds: float, load: Load) -> Row:
 def rows(quick: bool = False) -> list[Row]:
     n, seconds = (500, 0.3) if quick else (5000, 2.0)
     return [
-        *[found for load in LOADS for found in probe_rows(n, load)],
+        *[found for load in (*LOADS, LOOP) for found in probe_rows(n, load)],
         *[ping_pong_row(seconds, load) for load in LOADS],
         *hand_off_rows(n),
         map_row("sleep(1 ms)", sleep_briefly, 2 * n),
