@@ -88,6 +88,9 @@ void tr_loop_goes_on(tr_loop *loop) {
     pause->turn = pause->asked - pause->began;
     if (pause->turn > interval) pause->turn = interval;
     if (pause->turn < TRI_TICK) pause->turn = TRI_TICK;
+    if (!atomic_load(&loop->engine->scheduler.pauses.ticker)) return;
+    atomic_store(&pause->wanted, true);
+    tri_loop_signal(loop);
 }
 
 /* ---- The ticker ---------------------------------------------------------------------------------*/
@@ -100,7 +103,7 @@ static bool computes(tri_pause *pause, uint64_t now) {
     return does;
 }
 
-void tri_pause_wake(tr_engine *engine) {
+static void wake(tr_engine *engine) {
     if (atomic_load(&engine->scheduler.pauses.loops) == 0) return;
     uint64_t now = tri_clock_monotonic();
     pthread_mutex_lock(&engine->bonds.lock);
@@ -116,6 +119,17 @@ bool tri_pause_tick(tr_engine *engine, bool will_wait) {
     tri_pauses *pauses = &engine->scheduler.pauses;
     bool waited = pauses->waited;
     pauses->waited = some_wait(engine) || will_wait;
-    if (waited && pauses->waited) tri_pause_wake(engine);
+    if (waited && pauses->waited) wake(engine);
     return pauses->waited && atomic_load(&pauses->loops) > 0;
+}
+
+void tri_pause_ticker_begins(tr_engine *engine) {
+    tr_attach_begins(engine);
+    atomic_store(&engine->scheduler.pauses.ticker, true);
+    wake(engine);
+}
+
+void tri_pause_ticker_ends(tr_engine *engine) {
+    atomic_store(&engine->scheduler.pauses.ticker, false);
+    tr_attach_ends(engine);
 }

@@ -10,9 +10,10 @@
  *
  * The engine's own loop asks after each step and slice whether it shall. A loop of the program's, whose other tasks
  * are not ours, asks when it is woken; so the ticker wakes one that computes while threads wait (`wanted`), and it
- * wakes itself until its time has come. Who begins to wait pokes the ticker, which ticks on until nobody does.
+ * wakes itself until its time has come. Who begins to wait pokes the ticker, which ticks on until nobody does. While
+ * the ticker waits itself, who was asked goes on asking itself.
  *
- * Who touches what: `attaching`, `loops`, `pausing`, `wanted` anybody, sequentially consistent, so that who begins to wait
+ * Who touches what: `attaching`, `loops`, `pausing`, `ticker`, `wanted` anybody, sequentially consistent, so that who begins to wait
  * after the looper looked finds it pausing; a parker that is taken out of `pausing` lives as long as the engine, and
  * a token too many costs a pause. `used` and `clock` are under bonds.lock, `seen` and `seen_computed` the ticker's. The rest
  * is the loop's thread's. */
@@ -34,6 +35,7 @@ typedef struct tri_pauses {
     _Atomic uint32_t attaching;
     _Atomic uint32_t loops;        /* that are in use */
     _Atomic(tri_parker *) pausing; /* of the loop that began last, until somebody is attached */
+    _Atomic bool ticker;           /* waits itself, and asks nobody */
     bool waited;                   /* the ticker's: some did at the last tick */
 } tri_pauses;
 
@@ -55,7 +57,8 @@ void tri_pause_end(struct tr_loop *loop);
 /* The ticker's, once a millisecond; `will_wait`: it may wait to be attached itself. Whether threads wait, so that
  * it has to come back. */
 bool tri_pause_tick(tr_engine *engine, bool will_wait);
-/* The same at once: the ticker waits now. */
-void tri_pause_wake(tr_engine *engine);
+/* Around its own wait. */
+void tri_pause_ticker_begins(tr_engine *engine);
+void tri_pause_ticker_ends(tr_engine *engine);
 
 #endif

@@ -1,20 +1,27 @@
 /* run_queue.c: see run_queue.h. */
 #include "run_queue.h"
 
+enum { PASSED_OVER = 64 / 3 }; /* turns from one of theirs to the next */
+
+/* One of those that others pass over, in rotation: each gets one of three such turns at least; or -1. */
+static int pick_passed_over(const tri_queue *ranks, uint32_t round) {
+    static const int first[] = {TR_PRIORITY_LOW, TR_PRIORITY_NORMAL, TR_PRIORITY_HIGH};
+    int rank = first[round % 3];
+    if (rank == TR_PRIORITY_HIGH && ranks[TR_PRIORITY_MAX].head == NULL) rank = TR_PRIORITY_NORMAL;
+    if (ranks[rank].head != NULL) return rank;
+    if (ranks[TR_PRIORITY_NORMAL].head != NULL) return TR_PRIORITY_NORMAL;
+    return ranks[TR_PRIORITY_LOW].head != NULL ? TR_PRIORITY_LOW : -1;
+}
+
 static int pick_rank(tri_run_queue *queue) {
     static const int by_rank[] = {TR_PRIORITY_MAX, TR_PRIORITY_HIGH, TR_PRIORITY_NORMAL,
                                   TR_PRIORITY_LOW};
     tri_queue *ranks = queue->ranks;
     uint32_t turn = ++queue->turn;
-    if (turn % 64 == 0) { /* whoever would starve: the lowest that waits, in rotation */
-        for (int i = 0; i < TRI_PRIORITIES; i++) {
-            int rank = (int)((turn / 64 + (uint32_t)i) % TRI_PRIORITIES);
-            if (ranks[rank].head != NULL) return rank;
-        }
-    }
-    if (ranks[TR_PRIORITY_MAX].head == NULL && ranks[TR_PRIORITY_HIGH].head == NULL &&
-        turn % 8 == 0 && ranks[TR_PRIORITY_LOW].head != NULL)
-        return TR_PRIORITY_LOW;
+    bool urgent = ranks[TR_PRIORITY_MAX].head != NULL || ranks[TR_PRIORITY_HIGH].head != NULL;
+    int rank = urgent && turn % PASSED_OVER == 0 ? pick_passed_over(ranks, turn / PASSED_OVER) : -1;
+    if (rank >= 0) return rank;
+    if (!urgent && turn % 8 == 0 && ranks[TR_PRIORITY_LOW].head != NULL) return TR_PRIORITY_LOW;
     for (int i = 0; i < TRI_PRIORITIES; i++)
         if (ranks[by_rank[i]].head != NULL) return by_rank[i];
     return -1;

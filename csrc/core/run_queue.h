@@ -46,8 +46,8 @@ static inline void tri_run_queue_push(tri_run_queue *queue, tr_process *process)
     queue->length++;
 }
 
-/* Whose turn it is; NULL when the queue is empty. Max before high before the rest; of the rest, one
- * turn in eight goes to low; whoever is passed over gets at least one turn in 64. */
+/* Whose turn it is; NULL when the queue is empty. Max before high before the rest, but one turn in 21 for those that
+ * are passed over: each priority gets at least one in 64. Of the rest alone, one turn in eight goes to low. */
 tr_process *tri_run_queue_take(tri_run_queue *queue);
 
 /* Move up to `most` normal and low processes to `to`, normal ones first, the oldest of each first. How many. */

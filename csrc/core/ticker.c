@@ -50,10 +50,9 @@ static void resend_interrupts(tri_ticker *ticker) {
     if (ticker->host == NULL && host->thread_start != NULL)
         ticker->host = host->thread_start(host->context);
     if (host->thread_start != NULL && ticker->host == NULL) return;
-    tr_attach_begins(engine);
-    tri_pause_wake(engine);
+    tri_pause_ticker_begins(engine);
     if (host->attach != NULL) host->attach(host->context, ticker->host);
-    tr_attach_ends(engine);
+    tri_pause_ticker_ends(engine);
     tri_scheduler_interrupt_again(&engine->scheduler);
     if (host->detach != NULL) host->detach(host->context, ticker->host);
 }

@@ -99,6 +99,36 @@ static void priorities_take_turns_O85_O86(void) {
     locked_engine_end(engine);
 }
 
+/* Somebody of each priority from `lowest` to `highest` always waits: how many turns each got of `turns`. */
+static void count_turns(int lowest, int highest, int turns, int *counts) {
+    tri_run_queue queue = {0};
+    tr_process processes[TRI_PRIORITIES] = {0};
+    for (int priority = lowest; priority <= highest; priority++) {
+        counts[priority] = 0;
+        processes[priority].priority = (uint8_t)priority;
+        tri_run_queue_push(&queue, &processes[priority]);
+    }
+    for (int i = 0; i < turns; i++) {
+        tr_process *taken = tri_run_queue_take(&queue);
+        counts[taken->priority]++;
+        tri_run_queue_push(&queue, taken);
+    }
+}
+
+static void whoever_is_passed_over_gets_one_turn_in_64_O86(void) {
+    enum { ROUNDS = 100, TURNS = 64 * ROUNDS };
+    int counts[TRI_PRIORITIES];
+    for (int highest = TR_PRIORITY_HIGH; highest <= TR_PRIORITY_MAX; highest++) {
+        for (int lowest = TR_PRIORITY_LOW; lowest < highest; lowest++) {
+            count_turns(lowest, highest, TURNS, counts);
+            for (int priority = lowest; priority < highest; priority++) CHECK(counts[priority] >= ROUNDS);
+            CHECK(counts[highest] >= TURNS / 21 * 20);
+        }
+    }
+    count_turns(TR_PRIORITY_LOW, TR_PRIORITY_NORMAL, TURNS, counts);
+    CHECK_EQ(counts[TR_PRIORITY_LOW], TURNS / 8);
+}
+
 static void meet(tr_process *self, actor *me, tr_message *message) {
     (void)self, (void)message;
     atomic_fetch_add(&count, 1);
@@ -689,6 +719,7 @@ static void an_idle_engine_sleeps(void) {
 int main(void) {
     TEST(a_slice_is_a_thousand_callbacks);
     TEST(priorities_take_turns_O85_O86);
+    TEST(whoever_is_passed_over_gets_one_turn_in_64_O86);
     TEST(callbacks_run_in_parallel_without_the_lock_O88);
     TEST(those_behind_a_callback_that_blocks_go_to_the_pool);
     TEST(urgent_ones_stay_at_the_core);
