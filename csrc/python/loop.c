@@ -197,6 +197,7 @@ static int run_processes(door *self) {
         tr_let_others(self->loop);
         return tr_loop_catch_up(self->state);
     }
+    if (self->over) return 0; /* what is left cleans up: to stop now would cut that short */
     self->over = true;
     PyObject *done = PyObject_CallMethod(own_event_loop, "stop", NULL);
     Py_XDECREF(done);

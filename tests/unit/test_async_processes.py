@@ -4,6 +4,7 @@ import asyncio
 import functools
 import threading
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -381,3 +382,30 @@ def test_an_engine_that_stops_cancels_them_and_the_next_has_a_loop_of_its_own() 
         return asyncio.get_running_loop()
 
     assert run(loop) is not loops[0]
+
+
+def test_what_wakes_the_loop_at_its_end_does_not_cut_a_cleanup_short() -> None:
+    """Tasks that no process's code made are left when the engine has ended."""
+    cleaned = threading.Event()
+
+    async def cleans_up(loop: Any) -> None:
+        try:
+            await asyncio.sleep(LIMIT)
+        finally:
+            for _ in range(3):
+                loop._tailrace_door.open()
+                await asyncio.sleep(0)
+            cleaned.set()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(
+            lambda: left.append(asyncio.Task(cleans_up(loop), loop=loop)), context=Context()
+        )
+        await asyncio.sleep(0.01)
+
+    left: list[asyncio.Task[None]] = []
+    run(main)
+    tr.shutdown()
+    assert cleaned.wait(LIMIT)
+    tr.Engine()
