@@ -369,25 +369,31 @@ def test_one_that_blocks_is_served_what_it_waits_for_by_one_that_blocks(
             assert event.wait(LIMIT)
 
 
+class Computing:
+    """What computes on an event loop, and lets go of the interpreter lock between two steps."""
+
+    def __init__(self) -> None:
+        self.steps, self.over = 0, False
+
+    async def run(self) -> None:
+        while not self.over:
+            sum(range(20_000))
+            self.steps += 1
+            await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("who", ["a server", "a thread of the program"])
 def test_an_event_loop_that_computes_lets_others_have_their_turn(who: str) -> None:
     """Told by steps: between two of them it lets go of the interpreter lock, but too briefly."""
-    steps, turns = 0, 50
-
-    async def computes() -> None:
-        nonlocal steps
-        while True:
-            sum(range(20_000))
-            steps += 1
-            await asyncio.sleep(0)
+    loop, turns = Computing(), 50
 
     def naps() -> None:
         for _ in range(turns):
             time.sleep(0.001)
 
-    computing, server = tr.spawn(computes), Server.start()
-    eventually(lambda: steps > 0)
-    before = steps
+    computing, server = tr.spawn(loop.run), Server.start()
+    eventually(lambda: loop.steps > 0)
+    before = loop.steps
     if who == "a server":
         for _ in range(turns):
             assert server.call(lambda: "served", timeout=LIMIT) == "served"
@@ -396,63 +402,52 @@ def test_an_event_loop_that_computes_lets_others_have_their_turn(who: str) -> No
         thread = threading.Thread(target=naps)
         thread.start()
         thread.join()
-    taken = steps - before
+    taken = loop.steps - before
     tr.exit(computing, "kill")
     assert taken < 200 * turns
 
 
 def test_the_core_has_its_turn_beside_a_loop_of_the_program_that_computes() -> None:
-    steps, calls, server = 0, 20, Server.start()
-
-    async def computes() -> None:
-        nonlocal steps
-        while True:
-            sum(range(20_000))
-            steps += 1
-            await asyncio.sleep(0)
+    loop, calls, server = Computing(), 20, Server.start()
 
     async def program() -> None:
-        computing = asyncio.create_task(computes())
+        computing = asyncio.create_task(loop.run())
         for _ in range(calls):
             assert await server.acall(lambda: "served", timeout=LIMIT) == "served"
             await asyncio.sleep(0.001)  # so that the core is idle again
         computing.cancel()
 
     asyncio.run(program())
-    assert steps < 200 * calls
+    assert loop.steps < 200 * calls
 
 
 @contextlib.contextmanager
-def loop_that_computes() -> Iterator[Callable[[], int]]:
-    """One of the program's, in a thread of its own, that has awaited the engine. Its steps."""
-    server, over, steps, me = Server.start(), threading.Event(), 0, tr.self()
+def loop_that_computes() -> Iterator[Computing]:
+    """One of the program's, in a thread of its own, that has awaited the engine."""
+    server, loop, me = Server.start(), Computing(), tr.self()
 
     async def program() -> None:
-        nonlocal steps
         await server.acall(lambda: None, timeout=LIMIT)
         me.send("computes")
-        while not over.is_set():
-            sum(range(20_000))
-            steps += 1
-            await asyncio.sleep(0)
+        await loop.run()
 
     thread = threading.Thread(target=lambda: asyncio.run(program()))
     thread.start()
     try:
         assert tr.receive(timeout=LIMIT) == "computes"
-        yield lambda: steps
+        yield loop
     finally:
-        over.set()
+        loop.over = True
         thread.join()
 
 
 def test_whose_wait_ends_has_its_turn_beside_a_loop_of_the_program_that_computes() -> None:
     """Although nothing else happens in the engine."""
     waits = 20
-    with loop_that_computes() as steps:
+    with loop_that_computes() as loop:
         for _ in range(waits):
             tr.sleep(0.03)
-        taken = steps()
+        taken = loop.steps
     assert taken < 2000 * waits
 
 
@@ -463,11 +458,11 @@ def test_servers_have_their_turn_beside_such_a_loop_while_a_killed_callback_bloc
         pid = tr.spawn(lambda: (me.send("blocks"), gate.acquire(), gate.release()))
         assert tr.receive(timeout=LIMIT) == "blocks"
         tr.exit(pid, "kill")
-        with loop_that_computes() as steps:
+        with loop_that_computes() as loop:
             for _ in range(calls):
                 assert server.call(lambda: "served", timeout=LIMIT) == "served"
                 tr.sleep(0.03)
-            taken = steps()
+            taken = loop.steps
     assert taken < 2000 * calls
     eventually(lambda: pid not in tr.processes())
 
